@@ -1,0 +1,36 @@
+# `make` alone lists the targets. Needed beforehand: make and Python 3.11 or later with venv.
+PYTHON ?= python3.11
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## */\1\t/p' $(MAKEFILE_LIST) | expand -t 8
+
+demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
+	$(BIN)/amst-hpc demo demo
+
+test: .venv/installed-test  ## unit, MPI and integration tests (they need ../shared)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/integration
+
+bench: .venv/installed-test  ## speed and accuracy, against ../shared
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/bench.py
+
+lint: .venv/installed-test  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The stamps: pip runs again when pyproject.toml changes, and only then.
+.venv/bin/pip:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml | .venv/bin/pip
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all]'
+	touch $@
+
+.venv/installed-test: .venv/installed pyproject.toml
+	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all,test]'
+	touch $@
