@@ -1,0 +1,314 @@
+"""The configuration: one frozen dataclass per stage, from TOML and ``--set section.key=value``.
+
+Every field has a default, a unit where it has one, and a line of help that ``amst-hpc config``
+prints. A value of the wrong type or out of range and an unknown key are an `InputError` that names
+the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import tomlkit
+
+
+class InputError(Exception):
+    """Bad input or configuration (exit code 2).
+
+    One line that names what, where and what was expected.
+    """
+
+
+ELASTIX: Mapping[str, Any] = MappingProxyType(
+    {
+        "Transform": "AffineTransform",
+        "Metric": "AdvancedMattesMutualInformation",
+        "NumberOfHistogramBins": 32,
+        "Optimizer": "AdaptiveStochasticGradientDescent",
+        "AutomaticScalesEstimation": False,
+        "MaximumNumberOfIterations": 200,
+        "MaximumStepLength": [4, 2, 1],
+        "NumberOfResolutions": 3,
+        "ImagePyramidSchedule": [8, 8, 3, 3, 1, 1],
+        "FixedImagePyramid": "FixedSmoothingImagePyramid",
+        "MovingImagePyramid": "MovingSmoothingImagePyramid",
+        "ImageSampler": "RandomCoordinate",
+        "NumberOfSpatialSamples": 2048,
+        "NewSamplesEveryIteration": True,
+        "NumberOfSamplesForExactGradient": 4096,
+        "Interpolator": "LinearInterpolator",
+        "RandomSeed": 1,
+    }
+)
+"""Affine parameters of Hennies et al., Sci Rep 10, 2004 (2020).
+
+What is not named here is elastix' own default.
+"""
+
+
+def _field(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def _require(section: str, key: str, value: object, ok: bool, expected: str) -> None:
+    if not ok:
+        raise InputError(f"{section}.{key} = {value!r}: expected {expected}")
+
+
+@dataclass(frozen=True)
+class Template:
+    """The fixed image of each slice: median along z of the pre-aligned slices."""
+
+    radius: int = _field(7, "slices on each side of the slice that enter the median")
+
+    def __post_init__(self) -> None:
+        _require("template", "radius", self.radius, self.radius >= 1, "a whole number >= 1")
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """The whole-pixel translation of each raw slice to its template."""
+
+    method: str = _field("sift", "sift, xcorr or none")
+    sigma: float = _field(1.6, "gaussian smoothing before SIFT, px (0: none)")
+    downsample: int = _field(2, "SIFT sees the slice averaged down by this factor")
+    device: str = _field(
+        "auto", "OpenCL device for SIFT: auto, gpu, cpu, PLATFORM:DEVICE numbers, or a name"
+    )
+
+    def __post_init__(self) -> None:
+        methods = ("sift", "xcorr", "none")
+        _require("coarse", "method", self.method, self.method in methods, "sift, xcorr or none")
+        _require("coarse", "sigma", self.sigma, self.sigma >= 0, "a number >= 0")
+        _require("coarse", "downsample", self.downsample, self.downsample >= 1, "a number >= 1")
+
+
+@dataclass(frozen=True)
+class Refine:
+    """The affine registration of the shifted slice to its template by elastix."""
+
+    backend: str = _field(
+        "itk", "itk (elastix in process), pyelastix (the elastix program) or none"
+    )
+    parameter_file: str = _field("", "an elastix parameter file to use instead of the defaults")
+    elastix: Mapping[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(ELASTIX),
+        metadata={"help": "any elastix parameter by its name, as in an elastix parameter file"},
+    )
+
+    def __post_init__(self) -> None:
+        backends = ("itk", "pyelastix", "none")
+        _require(
+            "refine", "backend", self.backend, self.backend in backends, "itk, pyelastix or none"
+        )
+        path = self.parameter_file
+        _require(
+            "refine", "parameter_file", path, not path or Path(path).is_file(), "an existing file"
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """The BigDataViewer file (or TIFF folder) and how it is written."""
+
+    format: str = _field("bdv", "bdv (BigDataViewer HDF5) or tif (a folder of slices)")
+    voxel_size_nm: tuple[float, ...] = _field(
+        (), "z, y, x in nm; empty: not known, the view is in pixels"
+    )
+    chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
+    layer: int = _field(
+        0, "slices in a layer, a power of two (0: chosen from the stack, the ranks and the memory)"
+    )
+    compression: int = _field(1, "gzip level 1 to 9; 0: uncompressed")
+    levels: int = _field(
+        0, "mipmap levels with the full size counted (0: until a level fits a screen)"
+    )
+    factors: tuple[tuple[int, ...], ...] = _field(
+        (), "z, y, x factor of each further level; empty: by the voxel size"
+    )
+    writer: str = _field("auto", "auto, collective (needs parallel HDF5) or funnel")
+    intermediates: bool = _field(
+        False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"
+    )
+    legacy: bool = _field(False, "uint16 for BigDataViewer before 10.4.6 (old Fiji)")
+
+    def __post_init__(self) -> None:
+        _require("output", "format", self.format, self.format in ("bdv", "tif"), "bdv or tif")
+        voxel = self.voxel_size_nm
+        voxel_ok = len(voxel) in (0, 3) and all(v > 0 for v in voxel)
+        _require("output", "voxel_size_nm", list(voxel), voxel_ok, "three numbers > 0 (z, y, x)")
+        _require("output", "chunk", self.chunk, 8 <= self.chunk <= 1024, "a number from 8 to 1024")
+        power = self.layer >= 0 and self.layer & (self.layer - 1) == 0
+        _require(
+            "output",
+            "layer",
+            self.layer,
+            power and self.layer <= 256,
+            "0 or a power of two up to 256",
+        )
+        _require("output", "compression", self.compression, 0 <= self.compression <= 9, "0 to 9")
+        _require("output", "levels", self.levels, 0 <= self.levels <= 12, "0 to 12")
+        factors_ok = all(len(f) == 3 and all(v in (1, 2, 3, 4, 8) for v in f) for f in self.factors)
+        _require(
+            "output",
+            "factors",
+            self.factors,
+            factors_ok,
+            "[z, y, x] factors of 1, 2, 3, 4 or 8 each",
+        )
+        writers = ("auto", "collective", "funnel")
+        _require(
+            "output", "writer", self.writer, self.writer in writers, "auto, collective or funnel"
+        )
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run."""
+
+    template: Template = dataclasses.field(default_factory=Template)
+    coarse: Coarse = dataclasses.field(default_factory=Coarse)
+    refine: Refine = dataclasses.field(default_factory=Refine)
+    output: Output = dataclasses.field(default_factory=Output)
+
+
+SECTIONS: dict[str, type] = {
+    "template": Template,
+    "coarse": Coarse,
+    "refine": Refine,
+    "output": Output,
+}
+
+
+def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
+    """The defaults, changed by a TOML file, changed by ``section.key=value`` strings.
+
+    Raises `InputError` for an unreadable file, an unknown key, a value of the wrong type or out of
+    range.
+    """
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(path.read_text())
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"--config {path}: cannot be read ({error})") from None
+        except tomllib.TOMLDecodeError as error:
+            raise InputError(f"--config {path}: not valid TOML ({error})") from None
+    for text in overrides:
+        _merge(tree, text)
+    return from_tree(tree)
+
+
+def _merge(tree: dict[str, Any], text: str) -> None:
+    """Put one ``section.key=value`` (or ``refine.elastix.Name=value``) into the tree."""
+    key, equals, value = text.partition("=")
+    parts = [part.strip() for part in key.split(".")]
+    if not equals or len(parts) < 2 or not all(parts):
+        raise InputError(f"--set {text}: expected section.key=value")
+    try:
+        parsed = tomllib.loads(f"v = {value.strip()}")["v"]
+    except tomllib.TOMLDecodeError:
+        parsed = value.strip()
+    for part in parts[:-1]:
+        tree = tree.setdefault(part, {})
+        if not isinstance(tree, dict):
+            raise InputError(f"--set {text}: {part} is a value, not a section")
+    tree[parts[-1]] = parsed
+
+
+def from_tree(tree: Mapping[str, Any]) -> Config:
+    """A `Config` from nested tables, as TOML gives them."""
+    for name in tree:
+        if name not in SECTIONS:
+            raise InputError(f"{name}: no such section; expected {', '.join(SECTIONS)}")
+    return Config(**{name: _build(name, cls, tree.get(name, {})) for name, cls in SECTIONS.items()})
+
+
+def _build(section: str, cls: type, table: object) -> Any:
+    if not isinstance(table, Mapping):
+        raise InputError(f"{section} = {table!r}: expected a section")
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for key in table:
+        if key not in fields:
+            raise InputError(f"{section}.{key}: no such key; expected {', '.join(fields)}")
+    default = cls()
+    values = {
+        key: _convert(section, key, getattr(default, key), value) for key, value in table.items()
+    }
+    if cls is Refine:  # names given are changes to the defaults, or to the parameter file
+        values["elastix"] = ({} if values.get("parameter_file") else dict(ELASTIX)) | values.get(
+            "elastix", {}
+        )
+    return cls(**values)
+
+
+def _convert(section: str, key: str, default: object, value: Any) -> Any:
+    """`value` as the type of `default`; lists become tuples."""
+    if isinstance(default, tuple):
+        _require(section, key, value, isinstance(value, list | tuple), "a list")
+        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+        wanted = int if key == "factors" else int | float
+        flat = [x for v in value for x in (v if isinstance(v, tuple) else (v,))]
+        nested = all(isinstance(v, tuple) == (key == "factors") for v in value)
+        good = nested and all(isinstance(x, wanted) and not isinstance(x, bool) for x in flat)
+        _require(
+            section,
+            key,
+            value,
+            good,
+            "a list of [z, y, x] numbers" if key == "factors" else "numbers",
+        )
+        return value
+    if isinstance(default, Mapping):
+        _require(section, key, value, isinstance(value, Mapping), "a table of names and values")
+        for name, item in value.items():
+            simple = all(isinstance(x, bool | int | float | str) for x in as_list(item))
+            _require(
+                section,
+                f"{key}.{name}",
+                item,
+                simple and as_list(item) != [],
+                "a value or a list of values",
+            )
+        return dict(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[
+        type(default)
+    ]
+    _require(section, key, value, type(value) is type(default) and value == value, kind)
+    return value
+
+
+def as_list(value: Any) -> list[Any]:
+    """A list as it is; a single value as a list of one."""
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def to_tree(config: Config) -> dict[str, Any]:
+    """Nested plain tables (JSON and TOML can hold them)."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: plain(item) for key, item in value.items()}
+        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
+
+    return {name: plain(dataclasses.asdict(getattr(config, name))) for name in SECTIONS}
+
+
+def to_toml(config: Config) -> str:
+    """TOML with the help line of each key as a comment; `load_config` reads it back."""
+    document = tomlkit.document()
+    for name, table in to_tree(config).items():
+        section = tomlkit.table()
+        for field in dataclasses.fields(SECTIONS[name]):
+            section.add(tomlkit.comment(field.metadata["help"]))
+            section.add(field.name, table[field.name])
+        document.add(name, section)
+    return tomlkit.dumps(document)
