@@ -1,0 +1,172 @@
+"""The second pass: raw is resampled once with the settled transforms, written layer by layer."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc import bdv, tiffs
+from amst_hpc.geometry import Layout, layer_depth, level_factors, make_layout, split
+from amst_hpc.inputs import Inputs
+from amst_hpc.journal import Journal, records
+from amst_hpc.ladder import Decision
+from amst_hpc.parallel import Stopped, StopRequest, local_place, memory_per_rank
+from amst_hpc.progress import Meter
+from amst_hpc.rundir import Run, forget_output, view_path
+from amst_hpc.stack import SliceError
+from amst_hpc.transform import resample
+
+log = logging.getLogger(__name__)
+
+Slice = NDArray[np.integer]
+
+
+def write_output(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:
+    """Write the aligned stack in the format of the configuration; collective. Raises `Stopped`."""
+    began = time.monotonic()
+    if run.config.output.format == "tif":
+        _write_tiffs(run, decisions, stop)
+    else:
+        _write_bdv(run, decisions, stop)
+    run.timings["write"] = time.monotonic() - began
+
+
+def aligned_slice(inputs: Inputs, z: int, decision: Decision) -> Slice:
+    """Slice z of raw, resampled once, (y, x) of the output.
+
+    Black where there is no transform. Raises OSError if a slice that was registered cannot be
+    read any more: the job ends, and goes on when the slice is back.
+    """
+    if decision.matrix is None:
+        return np.zeros(inputs.shape, inputs.dtype)
+    try:
+        return resample(inputs.raw.read(z), decision.matrix, inputs.shape)
+    except SliceError as error:
+        raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
+
+
+def _write_tiffs(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:
+    """A folder of TIFF slices with the names of raw; slices that are there and whole are kept."""
+    inputs, comm, out = run.inputs, run.comm, run.job.out
+    out.mkdir(exist_ok=True)
+    share = split(len(inputs.select), comm.size)[comm.rank]
+    with Meter("write", len(share), 0, comm.rank == 0) as meter:
+        for done, i in enumerate(share):
+            if stop:
+                break
+            z = inputs.select[i]
+            path = out / inputs.raw.names[z]
+            if not tiffs.is_whole(path, inputs.shape, np.dtype(inputs.dtype)):
+                tiffs.write_slice(
+                    path, aligned_slice(inputs, z, decisions[i]), run.config.output.compression
+                )
+            if meter.due():
+                meter.tell(done)
+    if any(comm.allgather(bool(stop))):
+        raise Stopped("writing")
+
+
+def plan_layout(run: Run) -> Layout:
+    """Layers, levels and chunks; the same on every rank.
+
+    The layer of an earlier attempt is kept.
+    """
+    inputs, output, comm = run.inputs, run.config.output, run.comm
+    shape = (len(inputs.select), *inputs.shape)
+    memory = comm.allgather(memory_per_rank(local_place(comm)[1]))
+    slice_bytes = inputs.shape[0] * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
+    factors = level_factors(shape, output)
+    layer = layer_depth(shape[0], comm.size, slice_bytes, min(memory) / 2, factors, output.layer)
+    if comm.rank == 0:
+        layer = next(
+            (r["layer_depth"] for r in records(run.journal, "*.write.log") if r["kind"] == "begun"),
+            layer,
+        )
+    return make_layout(shape, comm.bcast(layer), output)
+
+
+def check_layer(run: Run) -> None:
+    """Raises `InputError` for mipmap factors or a layer that cannot be."""
+    shape, output = (len(run.inputs.select), *run.inputs.shape), run.config.output
+    layer_depth(shape[0], 1, 1, float("inf"), level_factors(shape, output), output.layer)
+
+
+def _write_bdv(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:
+    """Each round, every rank makes one layer and all write theirs together.
+
+    Closed, the file gets its name. The file grows in the run folder. It is continued only if it was
+    closed in good order, else made anew.
+    """
+    comm = run.comm
+    layout = plan_layout(run)
+    written = comm.bcast(_written_layers(run) if comm.rank == 0 else None)
+    missing = [n for n in range(len(layout.layers)) if n not in written]
+    if not missing and run.job.out.exists():
+        return
+    if comm.rank == 0:
+        view_path(run.job, run.config).unlink(missing_ok=True)
+    with Journal(run.journal, run.attempt, comm.rank, "write") as journal:
+        journal.write({"kind": "begun", "layer_depth": layout.layer})
+        journal.sync()
+        with (
+            bdv.BdvWriter(
+                run.partial, layout, run.inputs.dtype, run.config.output, comm, bool(written)
+            ) as out,
+            Meter("write", layout.shape[0], len(written) * layout.layer, comm.rank == 0) as meter,
+        ):
+            for done, layer in _rounds(missing, comm):
+                if any(comm.allgather(bool(stop))):
+                    break
+                block = None if layer is None else _make_layer(run, layout, layer, decisions)
+                checksums = [c.tolist() for c in out.write(layer, block)]
+                if layer is not None:
+                    journal.write(
+                        {"kind": "layer", "layer": layer, "checksums": checksums}, durable=False
+                    )
+                if meter.due():
+                    meter.tell(min(layout.shape[0], (len(written) + done) * layout.layer))
+        journal.write({"kind": "closed"})
+    if any(comm.allgather(bool(stop))):
+        raise Stopped("writing")
+    if comm.rank == 0:
+        bdv.sync(run.partial)
+        run.partial.replace(run.job.out)
+
+
+def _rounds(missing: Sequence[int], comm: Any) -> Iterator[tuple[int, int | None]]:
+    """The layer of this rank in each round, and how many all ranks have done before it.
+
+    None: nothing left.
+    """
+    share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
+    for turn in range(-(-len(missing) // comm.size)):
+        yield min(turn * comm.size, len(missing)), share[turn] if turn < len(share) else None
+
+
+def _make_layer(run: Run, layout: Layout, layer: int, decisions: Sequence[Decision]) -> Slice:
+    """The aligned slices of a layer, (z, y, x)."""
+    slices = layout.layers[layer]
+    block = np.empty((len(slices), *run.inputs.shape), run.inputs.dtype)
+    for i, place in zip(slices, range(len(slices)), strict=True):
+        block[place] = aligned_slice(run.inputs, run.inputs.select[i], decisions[i])
+    return block
+
+
+def _written_layers(run: Run) -> set[int]:
+    """Layers that the file holds, if every rank that wrote it closed it in good order.
+
+    Else it is made anew.
+    """
+    logs = sorted(run.journal.glob("*.write.log"))
+    found = [list(records(run.journal, path.name)) for path in logs]
+    sound = run.partial.exists() or run.job.out.exists()
+    if sound and found and all(part and part[-1]["kind"] == "closed" for part in found):
+        return {r["layer"] for part in found for r in part if r["kind"] == "layer"}
+    forget_output(run)
+    return set()
