@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from amst_hpc.config import Coarse
+from amst_hpc.config import Coarse, InputError
 from amst_hpc.opencl import NoDeviceError, open_device
 from amst_hpc.transform import Matrix
 
@@ -99,19 +99,54 @@ class Matcher:
 
     def __init__(self, config: Coarse, local_rank: int) -> None:
         """Opens the device. Raises `InputError` if `config.device` names none."""
-        self.config = config
+        self.config, self.local_rank = config, local_rank
         self.smoother = _smoother()
         self.device = "CPU"
         self.method = config.method
         self.note = ""
         self.estimate: Estimator = _phase_correlation
+        self.refuges = [config.device, "cpu"] if config.method == "sift" else []
         if config.method == "sift":
             try:
-                sift = Sift(config.device, local_rank)
-                self.estimate, self.device = sift, sift.device
+                self._use_sift(config.device)
             except (NoDeviceError, ImportError) as error:
-                self.method = "xcorr"
+                self._use_xcorr()
                 self.note = f"no OpenCL device for SIFT ({error}): XCORR is used instead"
+
+    def _use_sift(self, device: str) -> None:
+        sift = Sift(device, self.local_rank)
+        self.estimate, self.device = sift, sift.device
+
+    def _use_xcorr(self) -> None:
+        self.estimate, self.device, self.method = _phase_correlation, "CPU", "xcorr"
+
+    def _recover(self, error: Exception) -> None:
+        """After an OpenCL error: a new context on the device, then CPU OpenCL, then XCORR."""
+        failed = self.device
+        while self.refuges:
+            try:
+                self._use_sift(self.refuges.pop(0))
+                break
+            except (NoDeviceError, InputError) as next_error:
+                log.warning("coarse: %s", next_error)
+        else:
+            self._use_xcorr()
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        log.warning(
+            "coarse: %s failed (%s); on with %s %s", failed, reason, self.method, self.device
+        )
+
+    def _estimate(self, fixed: Float, moving: Float) -> Estimate:
+        """What the estimator finds; an OpenCL error moves the rank on and is not the slice's."""
+        while True:
+            try:
+                return self.estimate(fixed, moving)
+            except CoarseError:
+                raise
+            except Exception as error:  # pyopencl's and silx' errors have no common class
+                if self.method != "sift":
+                    raise
+                self._recover(error)
 
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile kernels and take memory for slices of this shape (y, x), before the first one."""
@@ -138,7 +173,7 @@ class Matcher:
         if self.method == "none":
             return Shift(0, 0, (0.0, 0.0), 0)
         factor = self.config.downsample
-        found = self.estimate(average_down(fixed, factor), average_down(moving, factor))
+        found = self._estimate(average_down(fixed, factor), average_down(moving, factor))
         x, y = found.shift[0] * factor, found.shift[1] * factor
         if max(abs(x) / fixed.shape[1], abs(y) / fixed.shape[0]) > LARGEST_SHIFT:
             raise CoarseError(f"shift ({x:.1f}, {y:.1f}) px is as large as the slice")
@@ -169,7 +204,7 @@ class Sift:
         if self.plan is None or self.plan.shape != fixed.shape:
             self.plan = self._make_plan(fixed.shape)
         first, second = self.plan.keypoints(fixed), self.plan.keypoints(moving)
-        second = second[:: max(1, len(second) // KEYPOINTS)]
+        second = second[:: max(1, len(second) // KEYPOINTS)].copy()
         if not len(first) or not len(second):
             raise CoarseError(f"SIFT found {len(first)} and {len(second)} keypoints")
         pairs = self.match(first, second)
@@ -177,7 +212,6 @@ class Sift:
             raise CoarseError(f"no match between {len(first)} and {len(second)} keypoints")
         dx, dy = (np.median(pairs[:, 1][axis] - pairs[:, 0][axis]) for axis in ("x", "y"))
         return Estimate((float(dx), float(dy)), len(pairs))
-
 
     def _make_plan(self, shape: tuple[int, ...]) -> Any:
         """A plan of silx without what it wastes.

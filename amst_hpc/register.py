@@ -19,6 +19,7 @@ from amst_hpc.refine import RefineError, make_refine
 from amst_hpc.rundir import Run, read_registered
 from amst_hpc.stack import SliceError, fit_to
 from amst_hpc.template import groups, is_blank, median_templates, window
+from amst_hpc.thumbnails import Keeper
 from amst_hpc.tiffs import write_slice
 from amst_hpc.transform import Matrix, compose, shift_whole, translation
 
@@ -47,11 +48,10 @@ def register_missing(run: Run, stop: StopRequest) -> None:
         local_rank, _ = local_place(comm)
         with (
             Journal(run.journal, run.attempt, comm.rank, "register") as journal,
-            scratch_folder(local_rank) as scratch,
+            Keeper(run.thumbnails, run.attempt, comm.rank, "register") as keeper,
         ):
-            prepare(scratch, cores_per_rank(local_size))
             began = time.monotonic()
-            registrar = together(comm, lambda: Registrar(run, local_rank, journal))
+            registrar = together(comm, lambda: Registrar(run, local_rank, journal, keeper))
             started = time.monotonic()
             with Meter("register", len(select), len(done), comm.rank == 0) as meter:
                 for record in registrar.register(mine, crashes, stop):
@@ -73,9 +73,9 @@ def register_missing(run: Run, stop: StopRequest) -> None:
 class Registrar:
     """Template, coarse and refine of one rank, built once."""
 
-    def __init__(self, run: Run, rank_on_node: int, journal: Journal) -> None:
+    def __init__(self, run: Run, rank_on_node: int, journal: Journal, keeper: Keeper) -> None:
         config = run.config
-        self.run, self.journal = run, journal
+        self.run, self.journal, self.keeper = run, journal, keeper
         self.matcher = Matcher(config.coarse, rank_on_node)
         self.matcher.warm_up(run.inputs.shape)
         self.refine = make_refine(config.refine)
@@ -142,6 +142,9 @@ class Registrar:
             raw, offset = fit_to(
                 self.run.inputs.raw.read(z), self.run.inputs.shape, self.run.inputs.raw.names[z]
             )
+            self.keeper.keep("raw", z, raw)
+            if (own := self.window.get(z)) is not None:
+                self.keeper.keep("prealigned", z, own)
             clock.lap("read")
             if is_blank(raw):
                 return record | {

@@ -86,6 +86,35 @@ def test_sift_takes_another_shape_and_uint16(sift):
     assert (found.x, found.y) == (-9, 4)
 
 
+def test_many_keypoints_are_thinned_out(sift, monkeypatch):
+    monkeypatch.setattr(coarse, "KEYPOINTS", 40)
+    found = run(sift, *pair(7, -12))
+    assert (found.x, found.y) == (7, -12)
+    assert 0 < found.matches <= 80
+
+
+class BrokenDevice:
+    """An estimator on a device that fails from the start."""
+
+    device = "broken"
+
+    def __call__(self, fixed, moving):
+        raise RuntimeError("OUT_OF_RESOURCES")
+
+
+@pytest.mark.parametrize(("broken", "method"), [(1, "sift"), (2, "sift"), (3, "xcorr")])
+def test_an_opencl_error_moves_the_rank_on(sift, monkeypatch, caplog, broken, method):
+    """The same device again, then the CPU, then XCORR; the slice is matched all the same."""
+    makes = iter([BrokenDevice] * broken + [lambda: sift.estimate] * 2)
+    monkeypatch.setattr(coarse, "Sift", lambda device, local_rank: next(makes)())
+    matcher = Matcher(Coarse(device="cpu"), 0)
+    assert matcher.device == "broken"
+    found = run(matcher, *pair(7, -12))
+    assert (found.x, found.y, matcher.method) == (7, -12, method)
+    assert caplog.text.count("OUT_OF_RESOURCES") == broken
+    assert matcher.device != "broken"
+
+
 def test_sift_on_blank_and_noise_is_an_error_not_an_offset(sift):
     fixed, _ = pair(0, 0)
     rng = np.random.default_rng(0)
