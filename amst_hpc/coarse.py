@@ -12,17 +12,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from amst_hpc.config import Coarse, InputError
-from amst_hpc.opencl import NoDeviceError, open_device
-from amst_hpc.transform import Matrix
+from amst_hpc.config import Coarse
+from amst_hpc.kernels import Kernels, gaussian_taps
+from amst_hpc.opencl import NoDeviceError, open_device, ranks_sharing
+from amst_hpc.template import median_templates
+from amst_hpc.transform import Matrix, translation
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +35,14 @@ SETTLE_STEPS = 24
 QUALITY_POINTS = 1 << 15
 LARGEST_SHIFT = 0.75
 OCTAVES = 4
+LARGEST_WINDOW = 41  # slices in one median kernel
+SIFT_BYTES = 80  # per pixel that SIFT sees: silx' images, keypoints and descriptors
+DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
+MEMORY_PART = 0.9
 KEYPOINTS = 2048
 SMALLEST = 8
 
-Image = NDArray[np.generic]
+Image = NDArray[np.integer]
 Float = NDArray[np.float32]
 
 
@@ -66,6 +72,7 @@ class Shift:
 
 
 Estimator = Callable[[Float, Float], Estimate]
+T = TypeVar("T")
 Smoother = Callable[[Image, float], Float]
 
 
@@ -105,6 +112,7 @@ class Matcher:
         self.method = config.method
         self.note = ""
         self.estimate: Estimator = _phase_correlation
+        self.on_device: OnDevice | None = None
         self.refuges = [config.device, "cpu"] if config.method == "sift" else []
         if config.method == "sift":
             try:
@@ -115,10 +123,11 @@ class Matcher:
 
     def _use_sift(self, device: str) -> None:
         sift = Sift(device, self.local_rank)
-        self.estimate, self.device = sift, sift.device
+        self.estimate, self.device, self.on_device = sift, sift.device, sift.images(self.config)
 
     def _use_xcorr(self) -> None:
         self.estimate, self.device, self.method = _phase_correlation, "CPU", "xcorr"
+        self.on_device = None
 
     def _recover(self, error: Exception) -> None:
         """After an OpenCL error: a new context on the device, then CPU OpenCL, then XCORR."""
@@ -127,7 +136,7 @@ class Matcher:
             try:
                 self._use_sift(self.refuges.pop(0))
                 break
-            except (NoDeviceError, InputError) as next_error:
+            except Exception as next_error:  # no such device, or as broken as before
                 log.warning("coarse: %s", next_error)
         else:
             self._use_xcorr()
@@ -136,11 +145,11 @@ class Matcher:
             "coarse: %s failed (%s); on with %s %s", failed, reason, self.method, self.device
         )
 
-    def _estimate(self, fixed: Float, moving: Float) -> Estimate:
-        """What the estimator finds; an OpenCL error moves the rank on and is not the slice's."""
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """The result of `work`; an OpenCL error moves the rank on and is not the slice's."""
         while True:
             try:
-                return self.estimate(fixed, moving)
+                return work()
             except CoarseError:
                 raise
             except Exception as error:  # pyopencl's and silx' errors have no common class
@@ -151,20 +160,56 @@ class Matcher:
     def warm_up(self, shape: tuple[int, int]) -> None:
         """Compile kernels and take memory for slices of this shape (y, x), before the first one."""
         grain = np.random.default_rng(0).integers(0, 255, shape).astype(np.uint8)
-        image = self.smoother(grain, 2.0)
+        blobs = self.smooth(self.smoother(grain, 2.0).astype(np.uint8))
         with contextlib.suppress(CoarseError):
-            self(image, image)
+            self(blobs, blobs)
 
-    def smooth(self, image: Image) -> Float:
-        """The slice as the coarse step sees it, (y, x) float32, full size."""
-        return (
-            self.smoother(image, self.config.sigma)
-            if self.config.sigma
-            else image.astype(np.float32)
-        )
+    def share_memory(self, slice_bytes: int, pixels: int, radius: int, ranks_on_node: int) -> None:
+        """Leave a GPU whose memory does not do for all the ranks that share it."""
+        if not self.on_device:
+            return
+        sift = SIFT_BYTES * pixels / self.config.downsample**2
+        need = sift + DEVICE_IMAGES * 4 * pixels + (2 * radius + 5) * slice_bytes
+        sharing = ranks_sharing(ranks_on_node)
+        memory = self.on_device.memory
+        if need * sharing > MEMORY_PART * memory:
+            self.refuges = ["cpu"]
+            self._recover(
+                MemoryError(
+                    f"{sharing} ranks need {need * sharing / 1e9:.1f} GB on it, "
+                    f"it has {memory / 1e9:.1f} GB"
+                )
+            )
 
-    def __call__(self, fixed: Float, moving: Float) -> Shift:
-        """The shift of a raw slice to its template, both smoothed and of one shape.
+    def templates(self, windows: Sequence[Sequence[Image]]) -> list[Image]:
+        """The median along z of each window, on the device where there is one; see `template`."""
+
+        def make() -> list[Image]:
+            small = max(map(len, windows), default=0) <= LARGEST_WINDOW
+            if self.on_device and small:
+                return self.on_device.templates(windows)
+            return median_templates(windows)
+
+        return self._guarded(make)
+
+    def smooth(self, image: Image) -> Smooth:
+        """The slice as the coarse step sees it, (y, x) float32, full size, on its device."""
+        if self.on_device:
+            return self._guarded(lambda: self._on_device(image))
+        sigma = self.config.sigma
+        return self.smoother(image, sigma) if sigma else image.astype(np.float32)
+
+    def _on_device(self, image: Image) -> Smooth:
+        return self.on_device.smooth(image) if self.on_device else self.smooth(image)
+
+    def _here(self, image: Smooth) -> Any:
+        """A smoothed image where the rank works now: the device may have failed since."""
+        if isinstance(image, np.ndarray) or image.place is self.on_device:
+            return image
+        return self.smooth(image.source)
+
+    def __call__(self, fixed: Smooth, moving: Smooth) -> Shift:
+        """The shift of a raw slice to its template, both from `smooth` and of one shape.
 
         Raises `CoarseError`.
         """
@@ -172,12 +217,112 @@ class Matcher:
             raise CoarseError(f"shapes {fixed.shape} and {moving.shape} differ")
         if self.method == "none":
             return Shift(0, 0, (0.0, 0.0), 0)
-        factor = self.config.downsample
-        found = self._estimate(average_down(fixed, factor), average_down(moving, factor))
+        return self._guarded(lambda: self._match(self._here(fixed), self._here(moving)))
+
+    def _match(self, fixed: Any, moving: Any) -> Shift:
+        factor, shape = self.config.downsample, fixed.shape
+        average = self.on_device.average_down if self.on_device else average_down
+        small = average(fixed, factor), average(moving, factor)
+        try:
+            found = self.estimate(*small)
+        except CoarseError:
+            if self.method != "sift":
+                raise
+            # its correlation tells later if that is any good
+            found = _phase_correlation(
+                *(a if isinstance(a, np.ndarray) else a.get() for a in small)
+            )
         x, y = found.shift[0] * factor, found.shift[1] * factor
-        if max(abs(x) / fixed.shape[1], abs(y) / fixed.shape[0]) > LARGEST_SHIFT:
+        if max(abs(x) / shape[1], abs(y) / shape[0]) > LARGEST_SHIFT:
             raise CoarseError(f"shift ({x:.1f}, {y:.1f}) px is as large as the slice")
-        return Shift(*settle(fixed, moving, round(x), round(y)), (x, y), found.matches)
+        climb = self.on_device.settle if self.on_device else settle
+        return Shift(*climb(fixed, moving, round(x), round(y)), (x, y), found.matches)
+
+    def quality(self, fixed: Smooth, moving: Smooth, matrix: Matrix) -> float:
+        """Correlation of `fixed(p)` and `moving(M p)`, both from `smooth`; see `quality`."""
+
+        def measure() -> float:
+            score = self.on_device.quality if self.on_device else quality
+            return score(self._here(fixed), self._here(moving), matrix)
+
+        return self._guarded(measure)
+
+
+@dataclass(frozen=True)
+class DeviceImage:
+    """A smoothed image in the memory of a device, and what it was made from."""
+
+    source: Image
+    pixels: Any
+    place: OnDevice
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(y, x)."""
+        return self.source.shape
+
+
+Smooth = Float | DeviceImage
+
+
+class OnDevice:
+    """Smoothing and correlation on the OpenCL device: nothing but numbers comes back."""
+
+    def __init__(self, context: Any, sigma: float, memory: int) -> None:
+        """memory : bytes of the device, shared by all ranks on it."""
+        self.kernels, self.memory = Kernels(context), memory
+        self.taps = gaussian_taps(sigma) if sigma else np.ones(1, np.float32)
+        self.uploaded: dict[int, tuple[Image, Any]] = {}
+
+    def templates(self, windows: Sequence[Sequence[Image]]) -> list[Image]:
+        """See `template.median_templates`; slices of the windows before stay on the device."""
+        slices = {id(a): a for window in windows for a in window}
+        for key in set(self.uploaded) - set(slices):
+            del self.uploaded[key]
+        for key, image in slices.items():
+            if key not in self.uploaded or self.uploaded[key][0] is not image:
+                self.uploaded[key] = (image, self.kernels.upload(image))
+        return [self.kernels.median([self.uploaded[id(a)][1] for a in w]) for w in windows]
+
+    def smooth(self, image: Image) -> DeviceImage:
+        """The image uploaded and smoothed."""
+        pixels = self.kernels.convolve(self.kernels.upload(image), self.taps)
+        return DeviceImage(image, pixels, self)
+
+    def average_down(self, image: DeviceImage, factor: int) -> Any:
+        """See `average_down`; silx takes the result as it is."""
+        small = self.kernels.average_down(image.pixels, factor)
+        self.kernels.queue.finish()
+        return small
+
+    def settle(self, fixed: DeviceImage, moving: DeviceImage, x: int, y: int) -> tuple[int, int]:
+        """See `settle`."""
+        height, width = fixed.shape
+        step = (max(1, (height * width) // SETTLE_PIXELS), 1)
+
+        def heights(positions: Sequence[tuple[int, int]]) -> list[float]:
+            shifts = [translation(*p) for p in positions]
+            return self._correlations(fixed, moving, shifts, step, False)
+
+        return climb(heights, (x, y))
+
+    def quality(self, fixed: DeviceImage, moving: DeviceImage, matrix: Matrix) -> float:
+        """See `quality`."""
+        step = max(1, int(np.sqrt(fixed.source.size / QUALITY_POINTS)))
+        return self._correlations(fixed, moving, [matrix], (step, step), True)[0]
+
+    def _correlations(
+        self,
+        fixed: DeviceImage,
+        moving: DeviceImage,
+        matrices: list[Matrix],
+        step: tuple[int, int],
+        masked: bool,
+    ) -> list[float]:
+        usual = float(fixed.source[:: max(1, fixed.shape[0] // 32)].mean())
+        return self.kernels.correlations(
+            fixed.pixels, moving.pixels, matrices, step, masked, usual, SMALLEST**2
+        )
 
 
 class Sift:
@@ -189,8 +334,8 @@ class Sift:
             from silx.opencl import sift
 
             self.sift = sift
-            self.context, device = open_device(wanted, local_rank)
-            self.device = str(device)
+            self.context, self.opened = open_device(wanted, local_rank)
+            self.device = str(self.opened)
             self.plan: Any = None
             self.match = sift.MatchPlan(ctx=self.context)
 
@@ -212,6 +357,14 @@ class Sift:
             raise CoarseError(f"no match between {len(first)} and {len(second)} keypoints")
         dx, dy = (np.median(pairs[:, 1][axis] - pairs[:, 0][axis]) for axis in ("x", "y"))
         return Estimate((float(dx), float(dy)), len(pairs))
+
+    def images(self, config: Coarse) -> OnDevice | None:
+        """What else runs on this device; None on a CPU, where scipy is as fast."""
+        if self.opened.kind == "cpu":
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return OnDevice(self.context, config.sigma, self.opened.memory)
 
     def _make_plan(self, shape: tuple[int, ...]) -> Any:
         """A plan of silx without what it wastes.
@@ -242,18 +395,21 @@ def _phase_correlation(fixed: Float, moving: Float) -> Estimate:
 
 def settle(fixed: Float, moving: Float, x: int, y: int) -> tuple[int, int]:
     """From (x, y) uphill to the nearest local maximum of the correlation, whole pixels."""
+    return climb(lambda positions: [correlation(fixed, moving, *p) for p in positions], (x, y))
+
+
+def climb(
+    heights: Callable[[Sequence[tuple[int, int]]], list[float]], start: tuple[int, int]
+) -> tuple[int, int]:
+    """The local maximum that `start` leads to; `heights` is asked for many positions at once."""
     seen: dict[tuple[int, int], float] = {}
-
-    def height(position: tuple[int, int]) -> float:
-        if position not in seen:
-            seen[position] = correlation(fixed, moving, *position)
-        return seen[position]
-
-    here = (x, y)
+    here = start
     for _ in range(SETTLE_STEPS):
         around = [(here[0] + dx, here[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        best = max(around, key=height)
-        if height(best) <= height(here):
+        new = [p for p in around if p not in seen]
+        seen |= dict(zip(new, heights(new), strict=True)) if new else {}
+        best = max(around, key=seen.__getitem__)
+        if seen[best] <= seen[here]:
             break
         here = best
     return here

@@ -68,7 +68,7 @@ def prepare(cache: Path, threads: int) -> None:
     ):
         os.environ[variable] = str(cache / name)
     runtime = _cpu_runtime()
-    if runtime is None or "OCL_ICD_VENDORS" in os.environ:
+    if runtime is None or os.environ.get("OCL_ICD_VENDORS"):
         return
     for name in CPU_RUNTIME_LIBRARIES:
         if (runtime.parent / name).exists():
@@ -120,7 +120,7 @@ def _describe(cl: Any, p: int, i: int, platform: Any, device: Any) -> Device:
     identity = ""
     if kind == "gpu":
         try:
-            identity = f"PCI {device.pci_bus_id_nv:02x}:{device.pci_slot_id_nv >> 3:02x}"
+            identity = f"PCI {device.pci_bus_id_nv:02x}:{device.pci_slot_id_nv:02x}"
         except (cl.Error, AttributeError):
             try:
                 identity = f"PCI {device.topology_amd.bus:02x}"
@@ -160,6 +160,12 @@ def check_device(wanted: str) -> None:
     """Raises `InputError` if a device is named and there is none of that name."""
     if wanted != "auto":
         candidates(wanted, 0, find_devices())
+
+
+def ranks_sharing(ranks_on_node: int) -> int:
+    """How many ranks of this node take the same GPU."""
+    gpus = sum(device.kind == "gpu" for device in find_devices())
+    return -(-ranks_on_node // max(1, gpus))
 
 
 def open_device(wanted: str, local_rank: int) -> tuple[Any, Device]:

@@ -113,7 +113,7 @@ def _kth(c: list[Pixels], e: list[Pixels], k: int) -> Pixels:
 def _sort(values: list[Pixels], need: frozenset[int]) -> list[Pixels]:
     """Sorted along the list; only the ranks in `need` are right."""
     values = list(values)
-    for i, j, low, high in _network(len(values), need):
+    for i, j, low, high in network(len(values), need):
         a, b = values[i], values[j]
         if low:
             values[i] = np.minimum(a, b)
@@ -123,7 +123,7 @@ def _sort(values: list[Pixels], need: frozenset[int]) -> list[Pixels]:
 
 
 @lru_cache
-def _network(n: int, need: frozenset[int]) -> tuple[Comparator, ...]:
+def network(n: int, need: frozenset[int]) -> tuple[Comparator, ...]:
     """Batcher's odd-even merge sort for n values.
 
     Without the outputs that no rank in `need` depends on.

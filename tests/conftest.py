@@ -4,7 +4,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,3 +96,17 @@ def fib25_small(make_ground_truth: MakeGroundTruth) -> Path:
 def lucchi_small(make_ground_truth: MakeGroundTruth) -> Path:
     """20 slices of 200x216 (y, x), no artefacts."""
     return make_ground_truth("lucchi_small", LUCCHI, "--nz 20 --z0 38 --fov 200 216 --seed 3")
+
+
+@pytest.fixture(scope="session")
+def opencl_ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """OpenCL made ready once: pyopencl remembers the first cache folder of a process."""
+    from amst_hpc import opencl
+
+    before = dict(os.environ)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the drivers' compilers
+        opencl.prepare(tmp_path_factory.mktemp("opencl"), 2)
+        yield
+    os.environ.clear()
+    os.environ.update(before)
