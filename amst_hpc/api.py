@@ -1,7 +1,8 @@
 """The Python interface of the original program, for scripts written for its `amst_main`.
 
-Same function names, keys and defaults; the aligned slices are TIFF files with the names of the raw slices. The work is
-done by `amst-hpc align` on `n_workers` MPI ranks of this machine, so a run that was cut off continues where it was.
+Same function names, keys and defaults; the aligned slices are TIFF files with the names of the raw
+slices. The work is done by `amst-hpc align` on `n_workers` MPI ranks of this machine, so a run that
+was cut off continues where it was.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ IMAGE_FILE_KEYS = ("ResultImagePixelType", "ResultImageFormat", "WriteResultImag
 
 
 def default_elastix_params() -> Parameters:
-    """elastix' defaults for affine registration (Parameters_Affine of its manual), as the original had them."""
+    """elastix' defaults for affine registration (Parameters_Affine), as the original had them."""
     return {
         "FixedInternalImagePixelType": "float",
         "MovingInternalImagePixelType": "float",
@@ -98,10 +99,10 @@ def amst_align(
     sift_sigma: float | None = None,
     sift_downsample: Sequence[int] | int | None = None,
     n_workers: int = 8,
-    n_workers_sift: int = 1,
+    n_workers_sift: int = 1,  # noqa: ARG001
     sift_devicetype: str = "GPU",
     compute_range: slice = slice(None),
-    verbose: bool = False,
+    verbose: bool = False,  # noqa: ARG001
     write_intermediates: bool = False,
     raw_pattern: str = "*.tif",
     pre_pattern: str = "*.tif",
@@ -109,11 +110,12 @@ def amst_align(
 ) -> None:
     """Align the TIFF slices of `raw_folder` into `target_folder`; parameters as in the original.
 
-    n_workers : MPI ranks. n_workers_sift, verbose : accepted, without effect. sift_devicetype : 'GPU' takes the GPUs
-    of the machine where it has some and the CPU otherwise, 'CPU' the CPU. write_intermediates : the templates in
-    `target_folder/refs`, the shifted slices in `target_folder/sift`. compression : zlib level of the TIFFs.
-    Raises `InputError` for bad input, RuntimeError if the alignment failed. Slices that could not be registered are
-    named in `target_folder.amst/slices.csv`.
+    n_workers : MPI ranks. n_workers_sift, verbose : accepted, without effect. sift_devicetype :
+    'GPU' takes the GPUs of the machine where it has some and the CPU otherwise, 'CPU' the CPU.
+    write_intermediates : the templates in `target_folder/refs`, the shifted slices in
+    `target_folder/sift`. compression : zlib level of the TIFFs.
+    Raises `InputError` for bad input, RuntimeError if the alignment failed. Slices that could not
+    be registered are named in `target_folder.amst/slices.csv`.
     """
     tables = {
         "template": {"radius": median_radius},

@@ -1,4 +1,4 @@
-"""Median seconds of bare in-process elastix registrations: `bare_elastix.py TRUTH COUNT` (see bench.py)."""
+"""Median seconds of a bare in-process registration: `bare_elastix.py TRUTH COUNT` (see bench)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""`make bench`: speed, memory and accuracy of this program, with the original's figures beside them.
+"""`make bench`: speed, memory and accuracy, with the original's figures beside them.
 
     python benchmarks/bench.py [--slices 64] [--ranks 2]
 
-The machine decides the absolute times, so ratios within one run are what counts. Real slices: the Lucchi volume of
-../shared, displaced by ../shared/tools/make_gt.py (512x512, with artefacts). The original (amst, pyelastix) took 2.0 s
-for such a slice on two idle cores, 1.6 s of them elastix and transformix, and left 0.44 px.
+The machine decides the absolute times, so ratios within one run count. Real
+slices: the Lucchi volume of ../shared, displaced by ../shared/tools/make_gt.py (512x512, with
+artefacts). The original (amst, pyelastix) took 2.0 s for such a slice on two idle cores, 1.6 s of
+them elastix and transformix, and left 0.44 px.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""MB/s of one writer: `mpirun -n N python writers.py FILE collective|funnel GZIP` (see bench.py)."""
+"""MB/s of one writer: `mpirun -n N python writers.py FILE collective|funnel GZIP` (see bench)."""
 
 from __future__ import annotations
 

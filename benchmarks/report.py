@@ -1,0 +1,83 @@
+"""Seconds, memory and size of the report of a long stack: `python benchmarks/report.py [SLICES]`.
+
+The run folder is made up: slices.csv, transforms, run.json, journal lines of thumbnails.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from amst_hpc.config import Config, to_toml
+from amst_hpc.journal import encode
+from amst_hpc.report import write_report
+from amst_hpc.thumbnails import Keeper
+
+COLUMNS = (
+    "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
+    "seconds_template", "seconds_read", "seconds_coarse", "seconds_refine", "rank", "device",
+    "reason",
+)  # fmt: skip
+
+
+def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Path:
+    """The files of a run of `slices` slices of `size` px; every 97th fell back. OUT.h5."""
+    random = np.random.default_rng(1)
+    run = folder / "long.amst"
+    run.mkdir()
+    with (run / "slices.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for z in range(slices):
+            status = "translation" if z % 97 == 50 else "affine"
+            x, y = random.normal(0, 8, 2).round()
+            scores = [200 + z % 40, 0.93, 0.95, 0.02, 0.01, 0.1, 1.7]
+            row = [z, f"slice_{z:05d}.tif", status, x, y, *scores, z * ranks // slices, "0:0 H200"]
+            table.writerow([*row, "elastix: too few samples" if status != "affine" else ""])
+    matrices = np.tile(np.eye(2, 3), (slices, 1, 1)) + random.normal(0, 1e-3, (slices, 2, 3))
+    (run / "transforms.json").write_text(json.dumps(matrices.tolist()))
+    (run / "config.toml").write_text(to_toml(Config()))
+    facts = {
+        "amst_hpc": "0", "versions": {}, "python": "3", "raw": "raw", "prealigned": "pre",
+        "shape_zyx": [slices, size, size], "dtype": "uint8", "ranks": ranks, "writer": "funnel",
+        "devices": ["0:0 H200"],
+        "seconds_per_rank": [{"start": 9, "register": 150, "write": 30, "total": 190}] * ranks,
+    }  # fmt: skip
+    (run / "run.json").write_text(json.dumps(facts))
+    _make_thumbnails(run / "thumbnails", slices, size, random)
+    return folder / "long.h5"
+
+
+def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Generator) -> None:
+    with Keeper(folder, 1, 0, "register"):
+        pass
+    texture = random.integers(60, 200, (size // 8, size // 8)).repeat(8, 0).repeat(8, 1)
+    with (folder / "0001-00000.register.log").open("wb") as file:
+        for stack, jitter in (("raw", 4.0), ("prealigned", 1.5), ("aligned", 0.2)):
+            for z in range(slices):
+                y, x = random.normal(0, jitter, 2)
+                line = np.roll(texture[z % size], round(x)).astype(np.uint8)
+                record = Keeper.record(stack, z, (line, line))
+                file.write(encode(record | {"step": [y, x, 0.9]}))
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 5000
+    with tempfile.TemporaryDirectory() as name:
+        out = make_run(Path(name), count)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        began = time.perf_counter()
+        path = write_report(out)
+        seconds = time.perf_counter() - began
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"report of {count:,} slices: {seconds:.1f} s, {path.stat().st_size / 1e6:.1f} MB")
+        print(f"peak memory of the process: {peak / 1e6:.2f} GB ({before / 1e6:.2f} GB before)")
+        if len(sys.argv) > 2:
+            Path(sys.argv[2]).write_bytes(path.read_bytes())
