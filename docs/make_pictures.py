@@ -1,0 +1,102 @@
+"""The pictures of the README, from the output of `amst-hpc demo DIR`.
+
+    python docs/make_pictures.py DIR
+
+reslices.png: before and after; report.png: the top of the report; view.jpg: a slice and its
+reslices, as BigDataViewer shows them. Needs amst-hpc with the report extra.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import textwrap
+from pathlib import Path
+
+import h5py
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from amst_hpc.findings import Findings, read_findings, sentences
+from amst_hpc.report import draw_reslices, draw_steps
+
+DOCS = Path(__file__).resolve().parent
+WIDTH = 1160  # px
+
+
+def picture(figure: Figure, width: int = WIDTH) -> Image.Image:
+    """A figure as pixels, `width` px wide."""
+    data = io.BytesIO()
+    figure.savefig(data, format="png", dpi=width / figure.get_figwidth())
+    return Image.open(data).convert("RGB")
+
+
+def below(images: list[Image.Image], gap: int = 12) -> Image.Image:
+    """Images one below the other on white."""
+    height = sum(image.height + gap for image in images) - gap
+    sheet = Image.new("RGB", (max(image.width for image in images), height), "white")
+    top = 0
+    for image in images:
+        sheet.paste(image, (0, top))
+        top += image.height + gap
+    return sheet
+
+
+def save_png(image: Image.Image, name: str) -> None:
+    """With 128 colours: plots and grey values need no more."""
+    image.quantize(128, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
+
+
+def summary(found: Findings) -> Image.Image:
+    """The title and the words at the top of the report."""
+    lines = [
+        line
+        for text in sentences(found)
+        for line in textwrap.wrap(text, 120, initial_indent="•  ", subsequent_indent="    ")
+    ]
+    high = 70 + 22 * len(lines)
+    figure = Figure(figsize=(WIDTH / 100, high / 100), facecolor="white")
+    figure.text(0.01, 1 - 12 / high, found.out.name, fontsize=17, weight="bold", va="top")
+    for i, line in enumerate(lines):
+        figure.text(0.01, 1 - (54 + 22 * i) / high, line, fontsize=10.5, va="top")
+    return picture(figure)
+
+
+def view(path: Path) -> Image.Image:
+    """The middle planes of the aligned stack: XY large, ZY at its right, XZ below."""
+    with h5py.File(path, "r") as file:
+        volume = file["t00000/s00/0/cells"][()]
+    z, y, x = (size // 2 for size in volume.shape)
+    low, high = np.percentile(volume[volume > 0], (0.5, 99.5))
+    planes = (volume[z], volume[:, :, x].T, volume[:, y])
+    grey = [
+        Image.fromarray((255 * np.clip((p - low) / (high - low), 0, 1)).astype(np.uint8))
+        for p in planes
+    ]
+    large = [image.resize((2 * image.width, 2 * image.height)) for image in grey]
+    gap, (wide, tall), deep = 6, large[0].size, large[1].width
+    sheet = Image.new("L", (wide + gap + deep, tall + gap + deep), 30)
+    for image, place in zip(large, ((0, 0), (wide + gap, 0), (0, tall + gap)), strict=True):
+        sheet.paste(image, place)
+    return sheet
+
+
+def main() -> None:
+    """Make all pictures."""
+    out = Path(sys.argv[1]) / "aligned.h5"
+    found = read_findings(out, out.with_suffix(".amst"))
+    reslices = [picture(figure) for p in ("xz", "yz") if (figure := draw_reslices(found, p))]
+    steps = draw_steps(found)
+    if not reslices or steps is None:
+        sys.exit(f"{out}: was made without thumbnails")
+    save_png(below(reslices), "reslices.png")
+    save_png(below([summary(found), *reslices, picture(steps)]), "report.png")
+    view(out).save(DOCS / "view.jpg", quality=80, optimize=True)
+    total = sum(path.stat().st_size for path in DOCS.glob("*.[pj][np]g"))
+    if total > 600_000:
+        sys.exit(f"{total} bytes of pictures; expected at most 600,000")
+
+
+if __name__ == "__main__":
+    main()
