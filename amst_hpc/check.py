@@ -5,24 +5,12 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-import numpy as np
-
 from amst_hpc.config import Config, InputError
-from amst_hpc.geometry import level_factors
+from amst_hpc.estimate import Need, estimate
 from amst_hpc.inputs import common_depth, slice_faults
 from amst_hpc.progress import Meter, duration
 from amst_hpc.refine import elastix_parameters
 from amst_hpc.stack import SliceError, Stack, number_gaps, open_stack
-
-SECONDS_PER_MEGAPIXEL = 0.45
-"""Registration on one core of 2.6 GHz with the default settings, at 2048 x 2048.
-
-Small slices take at least 0.3 s.
-"""
-LEAST_SECONDS = 0.3
-LIBRARIES_BYTES = int(1.1e9)
-FLOAT_IMAGES = 12
-"""float32 copies of a slice that elastix and SIFT hold at their peak."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +53,8 @@ def check_inputs(
             lines.append(
                 f"{option}: {len(names)} black or constant slices: {', '.join(names[:8])}{more}"
             )
-    lines += estimate(depth, first[1].shape, first[0].dtype, config)
+    need = estimate(depth, first[1].shape, first[0].dtype, config)
+    lines += describe_need(need)
     return Report(lines, faults)
 
 
@@ -86,18 +75,14 @@ def _if_blank(stack: Stack, z: int, option: str, faults: list[str]) -> list[str]
         return []
 
 
-def estimate(depth: int, shape: tuple[int, int], dtype: str, config: Config) -> list[str]:
+def describe_need(need: Need) -> list[str]:
     """Time, memory and disk that the job will take."""
-    pixels, item = shape[0] * shape[1], np.dtype(dtype).itemsize
-    seconds = depth * max(LEAST_SECONDS, SECONDS_PER_MEGAPIXEL * pixels / 1e6)
-    window = (2 * config.template.radius + 4) * pixels * item
-    memory = LIBRARIES_BYTES + window + FLOAT_IMAGES * 4 * pixels
-    levels = sum(1 / float(np.prod(f)) for f in level_factors((depth, *shape), config.output))
     cores = os.cpu_count() or 1
-    need = f"{memory / 1e9:.1f} GB per rank"
-    together = f"{cores * memory / 1e9:.0f} GB for one rank each"
+    rank = f"{need.rank_bytes / 1e9:.1f} GB per rank"
+    together = f"{cores * need.rank_bytes / 1e9:.0f} GB for one rank each"
+    one, many = duration(need.seconds), duration(need.seconds / 64)
     return [
-        f"time: about {duration(seconds)} on one rank, {duration(seconds / 64)} on 64 ranks",
-        f"memory: about {need} ({cores} cores here: {together})",
-        f"disk: up to {depth * pixels * item * levels / 1e9:.2f} GB",
+        f"time: about {one} on one rank, {many} on 64 ranks",
+        f"memory: about {rank} ({cores} cores here: {together})",
+        f"disk: up to {need.output_bytes / 1e9:.2f} GB",
     ]

@@ -49,13 +49,20 @@ def command_line(ranks: int, arguments: Command, program: Command = ("-m", "amst
     return [*launcher, sys.executable, *map(str, program), *map(str, arguments)]
 
 
-def run(ranks: int, *arguments: str | Path, timeout: float = 500, **options) -> Ended:
-    """Run `amst-hpc ARGUMENTS` to its end."""
+UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") * (os.getuid() == 0)
+"""Before a command: file modes count, for root too."""
+
+
+def run(
+    ranks: int, *arguments: str | Path, timeout: float = 500, before: Command = (), **options
+) -> Ended:
+    """Run `amst-hpc ARGUMENTS` to its end; `before` goes before the command."""
     began = time.monotonic()
     done = subprocess.run(
-        command_line(ranks, arguments),
-        **{"env": environment(), "capture_output": True, "text": True, "check": False, **options},
+        [*before, *command_line(ranks, arguments)],
+        **{"env": environment(), "capture_output": True, "text": True, **options},
         timeout=timeout,
+        check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
 

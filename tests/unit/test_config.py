@@ -80,24 +80,26 @@ def test_toml_and_back_is_the_same(tmp_path_factory, tree):
     assert from_tree(to_tree(config)) == config
 
 
+def fault_of(load):
+    """The text of the `InputError`, None if the value is taken."""
+    try:
+        assert isinstance(load(), Config)
+    except InputError as error:
+        return str(error)
+    return None
+
+
 @given(keys, nested)
 def test_any_value_is_taken_or_refused_by_name(key, value):
     section, name = key
-    try:
-        config = from_tree({section: {name: value}})
-    except InputError as error:
-        assert str(error).startswith(f"{section}.{name}")
-        assert "\n" not in str(error)
-    else:
-        assert isinstance(config, Config)
+    fault = fault_of(lambda: from_tree({section: {name: value}}))
+    assert fault is None or fault.startswith(f"{section}.{name}")
 
 
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=30))
 def test_any_override_is_taken_or_refused_in_one_line(text):
-    try:
-        load_config(None, [text])
-    except InputError as error:
-        assert len(str(error).splitlines()) == 1
+    fault = fault_of(lambda: load_config(None, [text]))
+    assert fault is None or len(fault.splitlines()) == 1
 
 
 def test_defaults_are_printed_with_their_help(tmp_path):

@@ -1,6 +1,5 @@
 """A record counts only if it is whole, whatever a crash or a bad disk left of the file."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -117,7 +116,8 @@ with Journal(Path(sys.argv[1]), int(sys.argv[2]), 0, "register") as journal:
 
 
 def crash(folder, attempt, number):
-    done = subprocess.run([sys.executable, "-c", CRASH, folder, str(attempt), str(int(number))])
+    command = [sys.executable, "-c", CRASH, folder, str(attempt), str(int(number))]
+    done = subprocess.run(command, check=False)
     assert done.returncode == -number
 
 
@@ -137,7 +137,7 @@ def test_a_kill_from_outside_is_no_crash(tmp_path):
 
 def test_good_order_leaves_no_crash_file(tmp_path):
     write(tmp_path, SLICES)
-    assert os.listdir(tmp_path) == ["0001-00000.register.log"]
+    assert [p.name for p in tmp_path.iterdir()] == ["0001-00000.register.log"]
 
 
 def test_differences_are_named_by_their_path():
@@ -152,4 +152,4 @@ def test_a_text_file_is_whole_or_as_before(tmp_path):
     write_whole(path, "one")
     write_whole(path, "two")
     assert path.read_text() == "two"
-    assert os.listdir(tmp_path) == ["a.json"]
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]

@@ -1,4 +1,4 @@
-"""What the environment says of the launch, the node and the end of a job; one process, no launcher."""
+"""What the environment says of the launch and the node, and how a job ends; one process."""
 
 import logging
 import os
@@ -158,3 +158,11 @@ def test_a_signal_asks_to_stop_and_tells_the_others(tmp_path, number):
         assert flag.exists()
         assert StopRequest(flag)
     assert signal.getsignal(number) is before
+
+
+def test_a_library_that_takes_the_signals_does_not_keep_them(tmp_path):
+    with StopRequest(tmp_path / "stop") as stop:
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # as Intel's OpenCL does
+        assert not stop
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert stop

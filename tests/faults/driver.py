@@ -1,0 +1,56 @@
+"""`amst-hpc`, slower and with a fault inside: the variable FAULTS holds a JSON object.
+
+register, write : seconds to wait before each slice, and before each layer is stored.
+crash : the slice at which elastix is made to die of SIGSEGV.
+"""
+
+import json
+import os
+import signal
+import time
+
+from amst_hpc import bdv, register
+from amst_hpc.cli import main
+
+FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
+
+
+def slow(function, seconds):
+    """`function`, `seconds` later."""
+
+    def wrapped(*args, **kwargs):
+        time.sleep(seconds)
+        return function(*args, **kwargs)
+
+    return wrapped
+
+
+def dying(make):
+    """A maker of backends that die at slice FAULTS["crash"], as a fault in the library would."""
+    match = register.Registrar.match
+
+    def spy(self, record, *args, **kwargs):
+        os.environ["SLICE_IN_HAND"] = str(record["z"])
+        return match(self, record, *args, **kwargs)
+
+    register.Registrar.match = spy
+
+    def wrapped(config):
+        backend = make(config)
+
+        def refine(template, raw, shift):
+            if os.environ["SLICE_IN_HAND"] == str(FAULTS["crash"]):
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return backend(template, raw, shift)
+
+        return refine
+
+    return wrapped
+
+
+if __name__ == "__main__":
+    register.Registrar.one = slow(register.Registrar.one, FAULTS.get("register", 0))
+    bdv.BdvWriter.write = slow(bdv.BdvWriter.write, FAULTS.get("write", 0))
+    if "crash" in FAULTS:
+        register.make_refine = dying(register.make_refine)
+    main()
