@@ -1,9 +1,11 @@
 # `make` alone lists the targets. Needed beforehand: make and Python 3.11 or later with venv.
 PYTHON ?= python3.11
 BIN := .venv/bin
+MOMENTS ?= 3
+SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench lint
+.PHONY: help demo test faults bench lint image
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -15,6 +17,9 @@ demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 test: .venv/installed-test  ## unit, MPI and integration tests (they need ../shared)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/integration
 
+faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/faults/run.py --moments $(MOMENTS) $(SOAK)
+
 bench: .venv/installed-test  ## speed and accuracy, against ../shared
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/bench.py
 
@@ -22,6 +27,10 @@ lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while it is made, the network
+	apptainer build --build-arg REVISION=$$(git describe --always --dirty 2>/dev/null || echo unknown) \
+	  $(IMAGE_OPTIONS) amst-hpc.sif Apptainer.def
 
 # The stamps: pip runs again when pyproject.toml changes, and only then.
 .venv/bin/pip:

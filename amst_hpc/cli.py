@@ -138,6 +138,9 @@ def align(
     range_: Annotated[
         str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
     ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="the middle 200 slices, at most 1024 px: a quick look")
+    ] = False,
     block: Annotated[
         str | None,
         typer.Option("--block", metavar="I/N", help="block I of N, into OUT.parts/ (see merge)"),
@@ -176,13 +179,127 @@ def align(
             allow_count_mismatch,
             strict=strict,
         )
+        if preview:
+            from amst_hpc.inputs import prepare_preview
+
+            job, loaded = prepare_preview(job, loaded, comm)
+        if block is not None:
+            from amst_hpc.blocks import prepare_block
+
+            place = together(comm, lambda: block_number(block))
+            job, loaded = prepare_block(job, loaded, comm, *place)
         outcome = pipeline.align(job, loaded, comm)
+    tell_outcome(outcome, comm)
+
+
+def tell_outcome(outcome: Any, comm: Any) -> None:
+    """The summary of a `pipeline.Outcome` on rank 0, and the exit code."""
     if comm.rank == 0:
         typer.echo(outcome.summary(), err=outcome.refused)
     if outcome.refused:
         raise typer.Exit(EXIT_FAILED)
     if outcome.fallen_back:
         raise typer.Exit(EXIT_FELL_BACK)
+
+
+@app.command()
+def task(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="a table, see submit")],
+    number: Annotated[int, typer.Argument(metavar="N", help="its N-th stack, from 1")],
+    config: ConfigOption = None,
+    changes: SetOption = None,
+) -> None:
+    """Align one stack of a manifest: what each task of a job array runs."""
+    with ranks() as comm:
+        from amst_hpc import pipeline
+        from amst_hpc.manifest import pick_entry
+        from amst_hpc.parallel import together
+
+        entry = together(comm, lambda: pick_entry(manifest, number))
+        loaded = together(comm, lambda: entry.settings(config, changes or []))
+        outcome = pipeline.align(entry.job(), loaded, comm)
+    tell_outcome(outcome, comm)
+
+
+@app.command()
+def submit(
+    job: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RAW PREALIGNED OUT.h5]", help="one stack, as for align"),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="many stacks: a .tsv or .csv with raw, prealigned, output"),
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=0, help="cut the stack into so many array tasks")
+    ] = 0,
+    site: Annotated[
+        Path | None, typer.Option("--site", help="default: ~/.config/amst-hpc/site.toml")
+    ] = None,
+    throttle: Annotated[
+        int | None, typer.Option("--throttle", min=0, help="array tasks at a time (0: all)")
+    ] = None,
+    config: ConfigOption = None,
+    changes: SetOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="send; without it, only show")] = False,
+) -> None:
+    """Write Slurm batch scripts for a job and show them; --yes sends them."""
+    with errors():
+        from amst_hpc.inputs import Job
+        from amst_hpc.site import load_site
+        from amst_hpc.submit import plan_manifest, plan_stack, send_plan, settings_options
+
+        place = load_site(site)
+        at_once = place.throttle if throttle is None else throttle
+        options = settings_options(config, changes or [])
+        if (manifest is None) != (job is not None and len(job) == 3):
+            raise InputError("submit: expected RAW PREALIGNED OUT.h5, or --manifest")
+        if manifest is not None:
+            plan = plan_manifest(manifest, config, changes or [], options, place, at_once)
+        else:
+            raw, prealigned, out = job or []
+            loaded = settings(config, changes, {})
+            plan = plan_stack(
+                Job(raw, prealigned, Path(out)), loaded, options, place, blocks, at_once
+            )
+        typer.echo(plan.show())
+        lines = send_plan(plan) if yes and plan.scripts else []
+    if plan.scripts and not yes:
+        lines = ["", "Nothing was sent. Send it with --yes."]
+    typer.echo("\n".join(lines))
+
+
+@app.command()
+def status(
+    path: Annotated[
+        Path, typer.Argument(metavar="OUT.h5|MANIFEST", help="what align or submit was given")
+    ],
+) -> None:
+    """Show how far jobs are: slices registered and written, time left, reasons of failures."""
+    with errors():
+        from amst_hpc.status import show, table
+
+        found = show(path)
+    typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))
+
+
+@app.command()
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="the file whose parts to join")],
+    link: Annotated[
+        bool, typer.Option("--link", help="read the parts where they are: no copies")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="start anew where OUT exists")
+    ] = False,
+) -> None:
+    """Join the parts that `align --block` made in OUT.parts/."""
+    with ranks() as comm:
+        from amst_hpc.merge import merge as merge_parts
+
+        outcome = merge_parts(out, comm, link, overwrite)
+    tell_outcome(outcome, comm)
 
 
 @app.command()
@@ -259,6 +376,66 @@ def demo(
     for line in lines:
         typer.echo(line)
     raise typer.Exit(code)
+
+
+@app.command()
+def evaluate(
+    stacks: Annotated[
+        list[str], typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.xml")
+    ],
+    reference: Annotated[
+        str, typer.Option("--reference", help="measure slow drift against it: the pre-alignment")
+    ] = "",
+    area: Annotated[
+        str | None, typer.Option("--area", metavar="Y0:Y1,X0:X1", help="one area, no grid")
+    ] = None,
+    grid: Annotated[int, typer.Option("--grid", help="areas along y and along x")] = 3,
+    sigma: Annotated[float, typer.Option("--sigma", help="gaussian smoothing, px")] = 1.5,
+    method: Annotated[str, typer.Option("--method", help="phase or sift")] = "phase",
+    range_: Annotated[
+        str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
+    ] = None,
+    voxel_size_nm: Annotated[
+        str, typer.Option("--voxel-size-nm", metavar="Z,Y,X", help="default: as in the XML")
+    ] = "",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="NAME", help="write NAME.csv and NAME.json")
+    ] = None,
+) -> None:
+    """Measure how well adjacent slices fit, in each STACK; pairs that fail are counted apart."""
+    with ranks() as comm:
+        from amst_hpc import evaluate as evaluation
+        from amst_hpc.parallel import together
+
+        question = together(
+            comm,
+            lambda: evaluation.Question(
+                tuple(stacks),
+                reference,
+                evaluation.parse_area(area),
+                grid,
+                sigma,
+                method,
+                slice_range(range_),
+                evaluation.parse_voxel_size(voxel_size_nm),
+            ),
+        )
+        found = evaluation.evaluate(question, comm)
+        if comm.rank == 0 and out is not None:
+            evaluation.write_files(found, out)
+    if comm.rank == 0:
+        for line in evaluation.to_lines(found):
+            typer.echo(line)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an align")]) -> None:
+    """Draw OUT.amst/report.html again, from what the alignment has kept."""
+    with errors():
+        from amst_hpc.report import write_report
+
+        path = write_report(out)
+    typer.echo(path)
 
 
 @app.command("config")

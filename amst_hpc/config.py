@@ -137,6 +137,7 @@ class Output:
         False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"
     )
     legacy: bool = _field(False, "uint16 for BigDataViewer before 10.4.6 (old Fiji)")
+    report: bool = _field(True, "OUT.amst/report.html at the end")
 
     def __post_init__(self) -> None:
         _require("output", "format", self.format, self.format in ("bdv", "tif"), "bdv or tif")

@@ -44,6 +44,6 @@ def run_demo(folder: Path, ranks: int) -> tuple[int, list[str]]:
     errors = [f"{residual(m, truth.raw, shape):.2f} px {name}" for name, m in before.items()]
     return code, [
         f"mean residual displacement: {', '.join(errors)}",
-        f"details per slice: {folder / 'aligned.amst' / 'slices.csv'}",
+        f"how it went, in pictures: {folder / 'aligned.amst' / 'report.html'}",
         f"open in BigDataViewer or Fiji: {out.with_suffix('.xml')}",
     ]

@@ -6,6 +6,7 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,18 @@ from typing import Any
 from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.parallel import together
-from amst_hpc.stack import Header, SliceError, Stack, fit_to, open_stack
+from amst_hpc.stack import Averaged, Header, SliceError, Stack, fit_to, open_stack
+
+PREVIEW_SLICES = 200
+PREVIEW_SIZE = 1024  # px
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to align, as named on the command line."""
+    """What to align, as named on the command line.
+
+    preview : factor by which every slice is averaged down; 0: this is no preview.
+    """
 
     raw: str
     prealigned: str
@@ -28,6 +35,7 @@ class Job:
     allow_count_mismatch: bool = False
     intermediates: bool = False
     strict: bool = False
+    preview: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,9 +58,7 @@ def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:
 
     Raises `InputError`.
     """
-    raw, prealigned = together(
-        comm, lambda: (open_stack(job.raw, "RAW"), open_stack(job.prealigned, "PREALIGNED"))
-    )
+    raw, prealigned = together(comm, lambda: _open_both(job))
     depth = common_depth(raw, prealigned, job.allow_count_mismatch)
     select = _select(job.range, depth)
     share = split(depth, comm.size)[comm.rank]
@@ -67,6 +73,34 @@ def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
     return Inputs(raw, prealigned, depth, first[1].shape, first[0].dtype, select)
+
+
+def _open_both(job: Job) -> tuple[Stack, Stack]:
+    raw, prealigned = open_stack(job.raw, "RAW"), open_stack(job.prealigned, "PREALIGNED")
+    if job.preview > 1:
+        return Averaged(raw, job.preview), Averaged(prealigned, job.preview)
+    return raw, prealigned
+
+
+def prepare_preview(job: Job, config: Config, comm: Any) -> tuple[Job, Config]:
+    """The job and the settings of a quick look: the middle slices, averaged down.
+
+    Raises `InputError`.
+    """
+    raw, prealigned = together(comm, lambda: _open_both(job))
+    select = _select(job.range, common_depth(raw, prealigned, job.allow_count_mismatch))
+    shape = together(comm, lambda: prealigned.header(select.start)).shape
+    factor = max(1, -(-max(shape) // PREVIEW_SIZE))
+    count = min(len(select), PREVIEW_SLICES)
+    start = select.start + (len(select) - count) // 2
+    voxel = config.output.voxel_size_nm
+    if voxel:
+        voxel = (voxel[0], voxel[1] * factor, voxel[2] * factor)
+    output = dataclasses.replace(config.output, voxel_size_nm=voxel)
+    return (
+        dataclasses.replace(job, range=(start, start + count), preview=factor),
+        dataclasses.replace(config, output=output),
+    )
 
 
 def slice_faults(

@@ -257,12 +257,14 @@ def guard(comm: Any) -> Iterator[None]:
 class StopRequest:
     """Set by SIGTERM, SIGUSR1 or SIGINT on any rank.
 
-    Or by the file `flag` that a rank so told leaves for the others.
+    Or by the file `flag` that a rank so told leaves for the others. Asking puts the handlers in
+    place again: Intel's OpenCL sets its own as soon as a device is used, and they swallow all.
     """
 
     def __init__(self, flag: Path) -> None:
         self.flag = flag
         self.received = ""
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
         self._before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
@@ -276,6 +278,8 @@ class StopRequest:
         self.received = signal.Signals(number).name
 
     def __bool__(self) -> bool:
+        for number in self._before:
+            signal.signal(number, self._receive)
         if self.received and not self.flag.exists():
             self.flag.touch()
         return bool(self.received) or self.flag.exists()

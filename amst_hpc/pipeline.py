@@ -40,6 +40,7 @@ from amst_hpc.parallel import (
 )
 from amst_hpc.refine import check_refine
 from amst_hpc.register import register_missing
+from amst_hpc.report import try_report
 from amst_hpc.rundir import Run, open_run, read_registered, view_path
 from amst_hpc.write import check_layer, write_output
 
@@ -116,6 +117,8 @@ def _align(job: Job, config: Config, comm: Any) -> Outcome:
     timings = comm.gather(run.timings)
     if comm.rank == 0:
         finish(run, decisions, found, timings)
+        if config.output.report:
+            try_report(job.out)
     comm.Barrier()
     return outcome
 
@@ -233,6 +236,7 @@ def describe_run(
         "dtype": run.inputs.dtype,
         "ranks": run.comm.size,
         "attempt": run.attempt,
+        "preview": run.job.preview,
         "writer": bdv.choose_writer(run.config.output, run.comm.size),
         "devices": sorted({found[z]["device"] for z in run.inputs.select}),
         "slices": counts,

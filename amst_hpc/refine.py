@@ -150,6 +150,11 @@ class _Itk:
         self.image_type = itk.Image[itk.F, 2]
 
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        with warnings.catch_warnings():  # as above
+            warnings.simplefilter("ignore")
+            return self._register(template, raw, shift)
+
+    def _register(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
         itk = self.itk
         fixed = itk.image_from_array(template.astype(np.float32))
         moving = itk.image_from_array(raw.astype(np.float32))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.coarse import CoarseError, Matcher, quality
+from amst_hpc.coarse import CoarseError, Matcher
 from amst_hpc.geometry import split
 from amst_hpc.journal import Journal, crashed_slices
 from amst_hpc.parallel import Stopped, StopRequest, local_place, together
@@ -18,7 +18,7 @@ from amst_hpc.progress import Meter
 from amst_hpc.refine import RefineError, make_refine
 from amst_hpc.rundir import Run, read_registered
 from amst_hpc.stack import SliceError, fit_to
-from amst_hpc.template import groups, is_blank, median_templates, window
+from amst_hpc.template import groups, is_blank, window
 from amst_hpc.thumbnails import Keeper
 from amst_hpc.tiffs import write_slice
 from amst_hpc.transform import Matrix, compose, shift_whole, translation
@@ -45,13 +45,12 @@ def register_missing(run: Run, stop: StopRequest) -> None:
     if missing:
         share = split(len(missing), comm.size)[comm.rank]
         mine = [missing[i] for i in share]
-        local_rank, _ = local_place(comm)
         with (
             Journal(run.journal, run.attempt, comm.rank, "register") as journal,
             Keeper(run.thumbnails, run.attempt, comm.rank, "register") as keeper,
         ):
             began = time.monotonic()
-            registrar = together(comm, lambda: Registrar(run, local_rank, journal, keeper))
+            registrar = together(comm, lambda: Registrar(run, journal, keeper))
             started = time.monotonic()
             with Meter("register", len(select), len(done), comm.rank == 0) as meter:
                 for record in registrar.register(mine, crashes, stop):
@@ -73,11 +72,15 @@ def register_missing(run: Run, stop: StopRequest) -> None:
 class Registrar:
     """Template, coarse and refine of one rank, built once."""
 
-    def __init__(self, run: Run, rank_on_node: int, journal: Journal, keeper: Keeper) -> None:
-        config = run.config
+    def __init__(self, run: Run, journal: Journal, keeper: Keeper) -> None:
+        config, inputs = run.config, run.inputs
         self.run, self.journal, self.keeper = run, journal, keeper
+        rank_on_node, ranks_on_node = local_place(run.comm)
         self.matcher = Matcher(config.coarse, rank_on_node)
-        self.matcher.warm_up(run.inputs.shape)
+        pixels = inputs.shape[0] * inputs.shape[1]
+        slice_bytes = pixels * np.dtype(inputs.dtype).itemsize
+        self.matcher.share_memory(slice_bytes, pixels, config.template.radius, ranks_on_node)
+        self.matcher.warm_up(inputs.shape)
         self.refine = make_refine(config.refine)
         self.window: dict[int, Slice | None] = {}
         if self.matcher.note:
@@ -118,7 +121,8 @@ class Registrar:
             [s for i in window(z, depth, radius) if (s := self.window[i]) is not None]
             for z in group
         ]
-        made = iter(median_templates(full)) if (full := [w for w in windows if w]) else iter(())
+        full = [w for w in windows if w]
+        made = iter(self.matcher.templates(full)) if full else iter(())
         return [next(made) if w else None for w in windows]
 
     def read_prealigned(self, z: int) -> Slice | None:
@@ -190,14 +194,14 @@ class Registrar:
             "matches": shift.matches,
             "device": self.matcher.device,
         }
-        record["start"] = record["metric"] = quality(fixed, moving, coarse)
+        record["start"] = record["metric"] = self.matcher.quality(fixed, moving, coarse)
         if crashed:
             raise RefineError("elastix crashed on this slice twice")
         matrix = self.refine(template, raw, (shift.x, shift.y))
         clock.lap("refine")
         record |= {
             "matrix": compose(offset, matrix).tolist(),
-            "metric": quality(fixed, moving, matrix),
+            "metric": self.matcher.quality(fixed, moving, matrix),
         }
         clock.lap("coarse")
 
@@ -223,7 +227,7 @@ class Registrar:
         except (SliceError, CoarseError):
             return None
         found = translation(shift.x, shift.y)
-        if quality(fixed, moving, found) < PREALIGNED_SCORE:
+        if self.matcher.quality(fixed, moving, found) < PREALIGNED_SCORE:
             return None
         matrix: list[list[float]] = compose(offset, found).tolist()
         return matrix

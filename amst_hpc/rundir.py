@@ -19,7 +19,9 @@ from amst_hpc.config import Config, InputError, to_toml, to_tree
 from amst_hpc.geometry import level_factors
 from amst_hpc.inputs import Inputs, Job
 from amst_hpc.journal import differences, records, write_whole
+from amst_hpc.kernels import Resampler
 from amst_hpc.stack import Stack
+from amst_hpc.transform import resample
 
 
 @dataclass
@@ -32,6 +34,7 @@ class Run:
     comm: Any
     attempt: int = 0
     timings: dict[str, float] = field(default_factory=dict)
+    resampler: Resampler = resample
 
     @property
     def folder(self) -> Path:
@@ -47,6 +50,11 @@ class Run:
     def intermediates(self) -> Path:
         """Where refs/ and sift/ go: into the folder of TIFF slices, else into the run folder."""
         return self.job.out if self.config.output.format == "tif" else self.folder
+
+    @property
+    def thumbnails(self) -> Path:
+        """The folder of `Keeper`: what the report shows of the slices."""
+        return self.folder / "thumbnails"
 
     @property
     def partial(self) -> Path:
@@ -72,6 +80,7 @@ def fingerprint(run: Run) -> dict[str, Any]:
     inputs, tree = run.inputs, to_tree(run.config)
     tree["coarse"].pop("device")
     tree["output"].pop("writer")
+    tree["output"].pop("report")
     stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
     return {
         "inputs": {

@@ -10,10 +10,11 @@ from __future__ import annotations
 import glob
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import h5py
 import numpy as np
@@ -204,6 +205,31 @@ class TiffSeries:
         return _stamp(self.files[z])
 
 
+Pages = Sequence[tifffile.TiffPage | tifffile.TiffFrame | None]
+
+
+def _series_of_pages(tiff: tifffile.TiffFile) -> tuple[tuple[int, ...], Pages]:
+    """Shape (z, y, x) of a multi-page TIFF and its pages.
+
+    Pages that were written one by one count as one series each.
+    """
+    first = tiff.series[0]
+    alike = {(series.shape, series.dtype, len(series.pages)) for series in tiff.series}
+    if alike == {(first.shape, first.dtype, 1)} and len(first.shape) == 2:
+        return (len(tiff.series), *first.shape), [series.pages[0] for series in tiff.series]
+    return first.shape, first.pages
+
+
+def _is_cut(tiff: tifffile.TiffFile, depth: int) -> bool:
+    """True if the last page that is there names a next one, or ImageJ counts more than `depth`."""
+    place = tiff.pages.next_page_offset
+    if place is None or int((tiff.imagej_metadata or {}).get("images", 1)) > depth:
+        return True
+    tiff.filehandle.seek(place)
+    pointer = tiff.filehandle.read(tiff.tiff.offsetsize)
+    return len(pointer) < tiff.tiff.offsetsize or any(pointer)
+
+
 class TiffPages:
     """One multi-page TIFF, a page per slice.
 
@@ -215,30 +241,34 @@ class TiffPages:
         self.source = str(path)
         try:
             self.tiff = tifffile.TiffFile(path)
-            shape = self.tiff.series[0].shape
-            if len(shape) == 2:
-                shape = (1, *shape)
-            contiguous = len(self.tiff.series[0].pages) != shape[0] or self.tiff.is_imagej
-            offset = self.tiff.series[0].dataoffset if contiguous else None
+            series = self.tiff.series[0]
+            shape, self.pages = _series_of_pages(self.tiff)
+            contiguous = len(self.pages) != shape[0] or self.tiff.is_imagej
+            offset = series.dataoffset if contiguous else None
+            cut = _is_cut(self.tiff, shape[0])
         except Exception as error:
             raise InputError(f"{option} {path}: not a readable TIFF ({_reason(error)})") from None
         if len(shape) != 3:
-            raise InputError(
+            self._refuse(
                 f"{option} {path}: shape {shape}, expected (z, y, x) with one grey channel"
             )
-        size, dtype = path.stat().st_size, self.tiff.series[0].dtype
-        if offset is not None and offset + int(np.prod(shape)) * dtype.itemsize > size:
-            raise InputError(
-                f"{option} {path}: cut short, {size} bytes are too few for {shape} {dtype}"
-            )
+        dtype, size = series.dtype.newbyteorder(self.tiff.byteorder), path.stat().st_size
+        if offset is not None:
+            cut |= offset + int(np.prod(shape)) * dtype.itemsize > size
+        if cut:
+            self._refuse(f"{option} {path}: cut short, {size} bytes do not hold all its pages")
         self.volume = np.memmap(path, dtype, "r", offset, shape) if offset is not None else None
         self.names = [f"slice_{z:05d}.tif" for z in range(shape[0])]
+
+    def _refuse(self, message: str) -> NoReturn:
+        self.tiff.close()
+        raise InputError(message)
 
     def _name(self, z: int) -> str:
         return f"{self.path} page {z}"
 
     def _page(self, z: int) -> tifffile.TiffPage | tifffile.TiffFrame:
-        page = self.tiff.series[0].pages[z]
+        page = self.pages[z]
         if page is None:
             raise ValueError("no such page")
         return page
@@ -322,6 +352,35 @@ class Hdf5Stack:
     def stamp(self, z: int) -> str:
         """See `Stack`."""
         return f"{_stamp(self.path)}#{z}"
+
+
+class Averaged:
+    """A stack with every slice averaged down by `factor`; a rest at the edge is left out."""
+
+    def __init__(self, stack: Stack, factor: int) -> None:
+        self.stack, self.factor = stack, factor
+        self.source, self.names = stack.source, stack.names
+
+    def header(self, z: int) -> Header:
+        """See `Stack`."""
+        header = self.stack.header(z)
+        height, width = header.shape
+        return Header((height // self.factor, width // self.factor), header.dtype)
+
+    def read(self, z: int) -> Slice:
+        """See `Stack`."""
+        image, f = self.stack.read(z), self.factor
+        height, width = (size // f for size in image.shape)
+        blocks = image[: height * f, : width * f].reshape(height, f, width, f)
+        return np.asarray(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)), image.dtype)
+
+    def is_constant(self, z: int) -> bool:
+        """See `Stack`."""
+        return self.stack.is_constant(z)
+
+    def stamp(self, z: int) -> str:
+        """See `Stack`."""
+        return f"{self.stack.stamp(z)}/{self.factor}"
 
 
 def _open_hdf5(path: Path, dataset: str, source: str, option: str) -> Stack:

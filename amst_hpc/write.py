@@ -15,21 +15,27 @@ from amst_hpc import bdv, tiffs
 from amst_hpc.geometry import Layout, layer_depth, level_factors, make_layout, split
 from amst_hpc.inputs import Inputs
 from amst_hpc.journal import Journal, records
+from amst_hpc.kernels import Resampler, make_resampler
 from amst_hpc.ladder import Decision
-from amst_hpc.parallel import Stopped, StopRequest, local_place, memory_per_rank
+from amst_hpc.parallel import Stopped, StopRequest, local_place
 from amst_hpc.progress import Meter
 from amst_hpc.rundir import Run, forget_output, view_path
 from amst_hpc.stack import SliceError
+from amst_hpc.thumbnails import Keeper
 from amst_hpc.transform import resample
 
 log = logging.getLogger(__name__)
 
 Slice = NDArray[np.integer]
+USUAL_RANKS = 64  # that layers are made for
+LAYER_BYTES = 2 << 30  # of the buffers of one layer
 
 
 def write_output(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:
     """Write the aligned stack in the format of the configuration; collective. Raises `Stopped`."""
     began = time.monotonic()
+    if run.config.coarse.method == "sift":
+        run.resampler = make_resampler(run.config.coarse.device, local_place(run.comm)[0])
     if run.config.output.format == "tif":
         _write_tiffs(run, decisions, stop)
     else:
@@ -37,7 +43,9 @@ def write_output(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> 
     run.timings["write"] = time.monotonic() - began
 
 
-def aligned_slice(inputs: Inputs, z: int, decision: Decision) -> Slice:
+def aligned_slice(
+    inputs: Inputs, z: int, decision: Decision, resampler: Resampler = resample
+) -> Slice:
     """Slice z of raw, resampled once, (y, x) of the output.
 
     Black where there is no transform. Raises OSError if a slice that was registered cannot be
@@ -46,7 +54,7 @@ def aligned_slice(inputs: Inputs, z: int, decision: Decision) -> Slice:
     if decision.matrix is None:
         return np.zeros(inputs.shape, inputs.dtype)
     try:
-        return resample(inputs.raw.read(z), decision.matrix, inputs.shape)
+        return resampler(inputs.raw.read(z), decision.matrix, inputs.shape)
     except SliceError as error:
         raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
 
@@ -56,16 +64,19 @@ def _write_tiffs(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> 
     inputs, comm, out = run.inputs, run.comm, run.job.out
     out.mkdir(exist_ok=True)
     share = split(len(inputs.select), comm.size)[comm.rank]
-    with Meter("write", len(share), 0, comm.rank == 0) as meter:
+    with (
+        Keeper(run.thumbnails, run.attempt, comm.rank, "write") as keeper,
+        Meter("write", len(share), 0, comm.rank == 0) as meter,
+    ):
         for done, i in enumerate(share):
             if stop:
                 break
             z = inputs.select[i]
             path = out / inputs.raw.names[z]
             if not tiffs.is_whole(path, inputs.shape, np.dtype(inputs.dtype)):
-                tiffs.write_slice(
-                    path, aligned_slice(inputs, z, decisions[i]), run.config.output.compression
-                )
+                aligned = aligned_slice(inputs, z, decisions[i], run.resampler)
+                tiffs.write_slice(path, aligned, run.config.output.compression)
+                keeper.keep("aligned", z, aligned)
             if meter.due():
                 meter.tell(done)
     if any(comm.allgather(bool(stop))):
@@ -73,22 +84,13 @@ def _write_tiffs(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> 
 
 
 def plan_layout(run: Run) -> Layout:
-    """Layers, levels and chunks; the same on every rank.
-
-    The layer of an earlier attempt is kept.
-    """
-    inputs, output, comm = run.inputs, run.config.output, run.comm
+    """Layers, levels and chunks: of the stack alone, the same for every number of ranks."""
+    inputs, output = run.inputs, run.config.output
     shape = (len(inputs.select), *inputs.shape)
-    memory = comm.allgather(memory_per_rank(local_place(comm)[1]))
     slice_bytes = inputs.shape[0] * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
     factors = level_factors(shape, output)
-    layer = layer_depth(shape[0], comm.size, slice_bytes, min(memory) / 2, factors, output.layer)
-    if comm.rank == 0:
-        layer = next(
-            (r["layer_depth"] for r in records(run.journal, "*.write.log") if r["kind"] == "begun"),
-            layer,
-        )
-    return make_layout(shape, comm.bcast(layer), output)
+    layer = layer_depth(shape[0], USUAL_RANKS, slice_bytes, LAYER_BYTES, factors, output.layer)
+    return make_layout(shape, layer, output)
 
 
 def check_layer(run: Run) -> None:
@@ -118,12 +120,15 @@ def _write_bdv(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> No
             bdv.BdvWriter(
                 run.partial, layout, run.inputs.dtype, run.config.output, comm, bool(written)
             ) as out,
+            Keeper(run.thumbnails, run.attempt, comm.rank, "write") as keeper,
             Meter("write", layout.shape[0], len(written) * layout.layer, comm.rank == 0) as meter,
         ):
             for done, layer in _rounds(missing, comm):
                 if any(comm.allgather(bool(stop))):
                     break
-                block = None if layer is None else _make_layer(run, layout, layer, decisions)
+                block = (
+                    None if layer is None else _make_layer(run, layout, layer, decisions, keeper)
+                )
                 checksums = [c.tolist() for c in out.write(layer, block)]
                 if layer is not None:
                     journal.write(
@@ -149,12 +154,16 @@ def _rounds(missing: Sequence[int], comm: Any) -> Iterator[tuple[int, int | None
         yield min(turn * comm.size, len(missing)), share[turn] if turn < len(share) else None
 
 
-def _make_layer(run: Run, layout: Layout, layer: int, decisions: Sequence[Decision]) -> Slice:
+def _make_layer(
+    run: Run, layout: Layout, layer: int, decisions: Sequence[Decision], keeper: Keeper
+) -> Slice:
     """The aligned slices of a layer, (z, y, x)."""
     slices = layout.layers[layer]
     block = np.empty((len(slices), *run.inputs.shape), run.inputs.dtype)
     for i, place in zip(slices, range(len(slices)), strict=True):
-        block[place] = aligned_slice(run.inputs, run.inputs.select[i], decisions[i])
+        z = run.inputs.select[i]
+        block[place] = aligned_slice(run.inputs, z, decisions[i], run.resampler)
+        keeper.keep("aligned", run.inputs.select[i], block[place])
     return block
 
 

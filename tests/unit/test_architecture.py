@@ -15,31 +15,32 @@ import pytest
 PACKAGE = Path(__file__).resolve().parents[2] / "amst_hpc"
 
 ROOMS = {
-    11: "__main__",
-    10: "cli api",
-    9: "check devices demo prealign apply evaluate report submit status merge verify manifest",
-    8: "pipeline",
-    7: "register write",
-    6: "rundir",
-    5: "inputs",
-    4: "coarse phantom",
-    3: "stack template opencl refine bdv journal parallel progress tiffs tissue",
-    2: "geometry ladder",
+    12: "__main__",
+    11: "cli api",
+    10: "submit",
+    9: "check devices demo prealign apply evaluate status merge verify",
+    8: "pipeline blocks",
+    7: "register write report attempts",
+    6: "rundir manifest",
+    5: "findings inputs coarse",
+    4: "kernels phantom thumbnails estimate join sbatch",
+    3: "site slurm stack template opencl refine bdv journal parallel progress tiffs tissue",
+    2: "geometry ladder adjacent",
     1: "config transform",
     0: "__init__",
 }
 LEVELS = {module: level for level, modules in ROOMS.items() for module in modules.split()}
 
 HOMES = {
-    "h5py": {"bdv", "stack"},
+    "h5py": {"bdv", "join", "stack"},
     "itk": {"refine"},
     "matplotlib": {"report"},
     "mpi4py": {"parallel"},
     "pyelastix": {"refine"},
-    "pyopencl": {"opencl"},
-    "rich": {"progress", "status", "submit"},
+    "pyopencl": {"opencl", "kernels"},
+    "rich": {"progress", "status"},
     "silx": {"coarse"},
-    "skimage": {"coarse"},
+    "skimage": {"coarse", "adjacent"},
     "tifffile": {"stack", "tiffs", "phantom"},
     "typer": {"cli"},
 }

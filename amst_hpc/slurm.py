@@ -1,0 +1,72 @@
+"""Slurm's commands: send a script, ask for states. Everything here works, with less to say, where
+Slurm is not.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from amst_hpc.config import InputError
+
+USUAL_ARRAY_SIZE = 1001
+Place = tuple[str, str]
+"""Job number and array task, "" for a job that is no array."""
+
+
+def _output(command: Sequence[str]) -> str:
+    """What a command prints; empty if it fails or is not there."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""
+
+
+def largest_array() -> int:
+    """The most tasks of one array, counted from 1: the cluster's MaxArraySize less one."""
+    found = re.search(r"MaxArraySize\s*=\s*(\d+)", _output(["scontrol", "show", "config"]))
+    return max(1, (int(found[1]) if found else USUAL_ARRAY_SIZE) - 1)
+
+
+def queued() -> dict[Place, str] | None:
+    """State of each of the user's jobs that waits or runs; None where there is no Slurm."""
+    text = _output(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|."])
+    if not text and not _output(["squeue", "--version"]):
+        return None
+    rows = [line.split("|") for line in text.splitlines()]
+    return {(job, "" if task == "N/A" else task): state for job, task, state, _ in rows}
+
+
+def ended(place: Place) -> str:
+    """The state in which a job ended, as sacct has it; empty where it does not know."""
+    job, task = place
+    name = f"{job}_{task}" if task else job
+    text = _output(["sacct", "-X", "-n", "-P", "-j", name, "--format=State"])
+    return (text.strip().splitlines() or [""])[-1]
+
+
+def test(script: Path) -> str:
+    """Have Slurm look at a script without sending it; what it says. Raises `InputError` if it
+    refuses.
+    """
+    return _sbatch(["--test-only", str(script)], script)
+
+
+def send(script: Path, dependency: str) -> str:
+    """Send a script; the job number. Raises `InputError` if Slurm refuses."""
+    waits = [f"--dependency={dependency}"] if dependency else []
+    return _sbatch(["--parsable", *waits, str(script)], script).split(";")[0]
+
+
+def _sbatch(options: Sequence[str], script: Path) -> str:
+    try:
+        done = subprocess.run(["sbatch", *options], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise InputError(f"sbatch: cannot be run ({error.strerror})") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise InputError(f"{script}: Slurm refuses it: {said}")
+    return (done.stdout or done.stderr).strip()
