@@ -24,7 +24,7 @@ from amst_hpc.journal import encode, records
 
 LINE_LENGTH = 2048  # px: longer lines are averaged down
 LINE_WIDTH = 3  # px averaged across a line
-PATCH = 256  # px
+PATCH = 192  # px
 PATCH_SIGMA = 1.5  # px
 
 Slice = NDArray[np.generic]
