@@ -67,8 +67,9 @@ def ranks(copies: bool = False) -> Iterator[Any]:
 
     What goes wrong becomes one line and an exit code.
     """
-    from amst_hpc.parallel import EX_TEMPFAIL, Stopped, guard, world
+    from amst_hpc.parallel import EX_TEMPFAIL, Stopped, guard, stop_at_once, world
 
+    stop_at_once()
     with errors():
         comm = world(copies)
     start_logging(comm.rank, comm.size)

@@ -254,6 +254,15 @@ def guard(comm: Any) -> Iterator[None]:
         comm.Abort(1)
 
 
+def stop_at_once() -> None:
+    """Until a `StopRequest` takes over, and after it, a stop signal ends the rank, with exit 75.
+
+    Nothing is in hand then: what is on disk is whole, and the same command continues.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(EX_TEMPFAIL))
+
+
 class StopRequest:
     """Set by SIGTERM, SIGUSR1 or SIGINT on any rank.
 

@@ -56,7 +56,7 @@ def register_missing(run: Run, stop: StopRequest) -> None:
                 for record in registrar.register(mine, crashes, stop):
                     journal.write(record)
                     if meter.due():
-                        meter.tell(len(read_registered(run)))
+                        tell(meter, run)
                 journal.sync()
                 run.timings |= {
                     "start": started - began,
@@ -64,9 +64,16 @@ def register_missing(run: Run, stop: StopRequest) -> None:
                 }
                 comm.Barrier()
                 if comm.rank == 0:
-                    meter.tell(len(read_registered(run)))
+                    tell(meter, run)
     if any(comm.allgather(bool(stop))):
         raise Stopped("registration")
+
+
+def tell(meter: Meter, run: Run) -> None:
+    """Show how many slices are registered, and how many of them not as they should be."""
+    found = read_registered(run)
+    faults = sum(bool(record["reason"]) for record in found.values())
+    meter.tell(len(found), f"{faults} fell back" if faults else "")
 
 
 class Registrar:
