@@ -216,6 +216,8 @@ def signalled(bench: Bench, number: signal.Signals) -> list[Result]:
         out = bench.fresh(f"{number.name}-{n}") / "out.h5"
         job = bench.start(2, out, "none")
         result = Result(f"{number.name}, {reach(bench, job, in_write=n % 2 == 1)}")
+        # before that the interpreters may still be loading: no program is there to hear it
+        job.wait_for(lambda: len(list(job.folder.glob("journal/*.register.log"))) == 2)  # noqa: B023
         for pid in job.ranks():
             send(pid, number)
         ended = job.end(60)
