@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -463,4 +464,8 @@ def options(
 
 def main() -> None:
     """The console script."""
+    # One rank per core: a matrix library that starts a thread per core holds up the other ranks.
+    # It looks when numpy is imported, which no command has done yet.
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
     app()

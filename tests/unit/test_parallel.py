@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -166,3 +168,23 @@ def test_a_library_that_takes_the_signals_does_not_keep_them(tmp_path):
         assert not stop
         os.kill(os.getpid(), signal.SIGUSR1)
         assert stop
+
+
+def test_a_command_takes_one_thread_for_matrices_unless_it_is_told_otherwise():
+    """numpy looks at the variable when it is imported: the command line must not have done so."""
+    code = """
+import os, sys
+from amst_hpc import cli
+assert "numpy" not in sys.modules
+cli.app = lambda: print(os.environ["OPENBLAS_NUM_THREADS"])
+cli.main()
+"""
+
+    def threads(environment):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+        return done.stdout.strip()
+
+    without = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
+    assert threads(without) == "1"
+    assert threads(without | {"OPENBLAS_NUM_THREADS": "4"}) == "4"
