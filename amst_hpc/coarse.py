@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from amst_hpc.config import Coarse
+from amst_hpc.config import Coarse, InputError
 from amst_hpc.kernels import Kernels, gaussian_taps
-from amst_hpc.opencl import NoDeviceError, open_device, ranks_sharing
+from amst_hpc.opencl import open_device, ranks_sharing
 from amst_hpc.template import median_templates
 from amst_hpc.transform import Matrix, translation
 
@@ -34,7 +34,7 @@ SETTLE_PIXELS = 1 << 18
 SETTLE_STEPS = 24
 QUALITY_POINTS = 1 << 15
 LARGEST_SHIFT = 0.75
-OCTAVES = 4
+OCTAVES = 3
 LARGEST_WINDOW = 41  # slices in one median kernel
 SIFT_BYTES = 80  # per pixel that SIFT sees: silx' images, keypoints and descriptors
 DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
@@ -117,7 +117,9 @@ class Matcher:
         if config.method == "sift":
             try:
                 self._use_sift(config.device)
-            except (NoDeviceError, ImportError) as error:
+            except InputError:
+                raise
+            except Exception as error:  # none computes, or silx cannot work with what is there
                 self._use_xcorr()
                 self.note = f"no OpenCL device for SIFT ({error}): XCORR is used instead"
 

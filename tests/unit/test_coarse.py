@@ -268,3 +268,15 @@ def test_without_opencl_phase_correlation_takes_over(monkeypatch):
     assert "XCORR is used instead" in matcher.note
     found = run(matcher, *pair(4, 3))
     assert (found.x, found.y) == (4, 3)
+
+
+def test_opencl_that_silx_cannot_work_with_is_no_end(monkeypatch):
+    """Two copies of pocl: the device computes, and silx finds none."""
+
+    def broken(self, wanted, local_rank):
+        raise AttributeError("'NoneType' object has no attribute 'type'")
+
+    monkeypatch.setattr(coarse.Sift, "__init__", broken)
+    matcher = Matcher(Coarse(), 0)
+    assert (matcher.method, matcher.device) == ("xcorr", "CPU")
+    assert "'NoneType' object" in matcher.note
