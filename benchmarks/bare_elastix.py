@@ -13,11 +13,18 @@ import tifffile
 from amst_hpc.config import Refine
 from amst_hpc.refine import elastix_parameters
 
+# The method's three resolutions, which the bounds were set with; ours has two (RESULTS.md).
+THREE = {
+    "NumberOfResolutions": ["3"],
+    "ImagePyramidSchedule": ["8", "8", "3", "3", "1", "1"],
+    "MaximumStepLength": ["4", "2", "1"],
+}
+
 truth, count = Path(sys.argv[1]), int(sys.argv[2])
 itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
 parameters = itk.ParameterObject.New()
 affine = parameters.GetDefaultParameterMap("affine")
-for name, values in elastix_parameters(Refine()).items():
+for name, values in {**elastix_parameters(Refine()), **THREE}.items():
     affine[name] = values
 parameters.AddParameterMap(affine)
 files = sorted((truth / "pre").glob("*.tif"))
