@@ -129,6 +129,9 @@ class _Itk:
 
     def __init__(self, config: Refine) -> None:
         try:
+            import itkConfig
+
+            itkConfig.DefaultFactoryLoading = False  # readers of files: 40 MB, none is used here
             import itk
         except ImportError as error:
             raise InputError(
