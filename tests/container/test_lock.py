@@ -7,7 +7,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-EXTRAS = ("opencl", "pyelastix", "report")
+EXTRAS = ("opencl", "pyelastix")
 
 
 def test_every_requirement_is_pinned_as_asked() -> None:
