@@ -173,7 +173,7 @@ class Registrar:
             record["reason"] = str(error)
             log.warning("slice %d: %s", z, error)
         if record["shift"] is None or record["start"] < PREALIGNED_BELOW:
-            record["prealigned"] = self.match_prealigned(z)
+            record["prealigned"] = self.match_prealigned(z, raw, offset)
             clock.lap("coarse")
         return record | {"seconds": clock.laps}
 
@@ -220,18 +220,15 @@ class Registrar:
             path = folder / self.run.inputs.raw.names[z]
             write_slice(path, image, self.run.config.output.compression)
 
-    def match_prealigned(self, z: int) -> list[list[float]] | None:
+    def match_prealigned(self, z: int, raw: Slice, offset: Matrix) -> list[list[float]] | None:
         """Translation of raw onto its own pre-aligned slice: what the pre-alignment did to it."""
         own = self.window.get(z)
+        if own is None:
+            return None
+        fixed, moving = self.matcher.smooth(own), self.matcher.smooth(raw)
         try:
-            if own is None:
-                return None
-            raw, offset = fit_to(
-                self.run.inputs.raw.read(z), self.run.inputs.shape, self.run.inputs.raw.names[z]
-            )
-            fixed, moving = self.matcher.smooth(own), self.matcher.smooth(raw)
             shift = self.matcher(fixed, moving)
-        except (SliceError, CoarseError):
+        except CoarseError:
             return None
         found = translation(shift.x, shift.y)
         if self.matcher.quality(fixed, moving, found) < PREALIGNED_SCORE:
