@@ -29,7 +29,7 @@ def noting(out: Path, comm: Any) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        if comm.rank == 0:
+        if comm.rank == 0 and batch_job():  # else the user reads it
             _note(out, str(error))
         raise
     except Stopped:
@@ -49,9 +49,7 @@ def _places(out: Path) -> tuple[Path, Path]:
 
 
 def _note(out: Path, reason: str) -> None:
-    """Write the reason down; where there is no run folder, only for a batch job (else the user
-    reads it).
-    """
+    """Write the reason down; where there is no run folder, only for a batch job."""
     inside, beside = _places(out)
     place = inside if inside.parent.is_dir() else beside if batch_job() else None
     if place is None or not os.access(place.parent, os.W_OK):
