@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-from launch import ENVIRONMENT, find_mpirun
+from launch import JOB_ENVIRONMENT, find_mpirun
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FAST = ("--set", "coarse.method=xcorr")
@@ -40,7 +40,7 @@ class Ended:
 def environment() -> dict[str, str]:
     """Of a job: this checkout, MPI on one machine, warnings of libraries as they are."""
     path = os.pathsep.join(filter(None, [str(CHECKOUT), os.environ.get("PYTHONPATH", "")]))
-    return {**os.environ, **ENVIRONMENT, "PYTHONPATH": path, "PYTHONWARNINGS": ""}
+    return {**os.environ, **JOB_ENVIRONMENT, "PYTHONPATH": path, "PYTHONWARNINGS": ""}
 
 
 def command_line(ranks: int, arguments: Command, program: Command = ("-m", "amst_hpc")) -> list:
