@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.opencl import NoDeviceError, open_device
+from amst_hpc.opencl import NoDeviceError, find_devices, open_device
 from amst_hpc.template import network
 from amst_hpc.transform import Matrix, is_whole_shift, resample, shift_whole
 
@@ -54,6 +54,8 @@ def make_resampler(wanted: str, local_rank: int) -> Resampler:
 
     wanted : as `coarse.device`. An OpenCL error brings the rank back to the host, and is logged.
     """
+    if not any(device.kind == "gpu" for device in find_devices()):
+        return resample
     try:
         context, device = open_device(wanted, local_rank)
         if device.kind == "cpu":

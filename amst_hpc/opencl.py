@@ -11,6 +11,9 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import os
+import signal
+import subprocess
+import sys
 import warnings
 from ctypes import CDLL, RTLD_GLOBAL
 from dataclasses import dataclass
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
 CPU_RUNTIME = "intel-opencl-rt"
 CPU_RUNTIME_LIBRARIES = ("libintlc.so.5", "libirng.so", "libimf.so", "libsvml.so", "libtbb.so.12")
+CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
 PROBE = (
     "__kernel void probe(__global float *a) "
     "{ int i = get_global_id(0); a[i] = a[i] + sqrt((float)i); }"
@@ -67,18 +71,34 @@ def prepare(cache: Path, threads: int) -> None:
         ("CUDA_CACHE_PATH", "cuda"),
     ):
         os.environ[variable] = str(cache / name)
-    runtime = _cpu_runtime()
-    if runtime is None or os.environ.get("OCL_ICD_VENDORS"):
+    runtime, vendors = _cpu_runtime(), cache / "vendors"
+    if runtime is None or os.environ.get("OCL_ICD_VENDORS", str(vendors)) != str(vendors):
         return
     for name in CPU_RUNTIME_LIBRARIES:
         if (runtime.parent / name).exists():
             CDLL(str(runtime.parent / name), RTLD_GLOBAL)
-    vendors = cache / "vendors"
     vendors.mkdir(parents=True, exist_ok=True)
     for icd in sorted(SYSTEM_VENDORS.glob("*.icd")):
         (vendors / icd.name).write_text(icd.read_text())
     (vendors / "amst_hpc_cpu.icd").write_text(f"{runtime}\n")
     os.environ["OCL_ICD_VENDORS"] = str(vendors)
+
+
+def survives(statement: str) -> bool:
+    """Run a Python statement in a process of its own, with OpenCL and its cache as here.
+
+    What it compiles is in the cache then, and the memory of the compiler is free again. False if a
+    driver crashed.
+    """
+    code = (
+        "from pathlib import Path\nfrom amst_hpc import opencl\n"
+        f"opencl.prepare(Path({os.environ['XDG_CACHE_HOME']!r}), 1)\n{statement}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=False
+    )
+    log.debug("%s: exit code %d: %s", statement, done.returncode, done.stderr[-500:])
+    return -done.returncode not in CRASHES
 
 
 def _cpu_runtime() -> Path | None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.coarse import CoarseError, Matcher
+from amst_hpc.coarse import CoarseError, Matcher, compile_kernels
 from amst_hpc.geometry import split
 from amst_hpc.journal import Journal, crashed_slices
 from amst_hpc.parallel import Stopped, StopRequest, local_place, together
@@ -83,7 +83,8 @@ class Registrar:
         config, inputs = run.config, run.inputs
         self.run, self.journal, self.keeper = run, journal, keeper
         rank_on_node, ranks_on_node = local_place(run.comm)
-        self.matcher = Matcher(config.coarse, rank_on_node)
+        coarse = compile_kernels(config.coarse, rank_on_node, inputs.shape)
+        self.matcher = Matcher(coarse, rank_on_node)
         pixels = inputs.shape[0] * inputs.shape[1]
         slice_bytes = pixels * np.dtype(inputs.dtype).itemsize
         self.matcher.share_memory(slice_bytes, pixels, config.template.radius, ranks_on_node)

@@ -280,3 +280,17 @@ def test_opencl_that_silx_cannot_work_with_is_no_end(monkeypatch):
     matcher = Matcher(Coarse(), 0)
     assert (matcher.method, matcher.device) == ("xcorr", "CPU")
     assert "'NoneType' object" in matcher.note
+
+
+def test_kernels_are_compiled_in_another_process(sift, monkeypatch):
+    config = Coarse(device="cpu")
+    assert coarse.compile_kernels(config, 0, (64, 80)) == config
+    assert coarse.compile_kernels(Coarse(method="xcorr"), 0, (64, 80)) == Coarse(method="xcorr")
+    monkeypatch.setattr(coarse, "survives", lambda statement: False)
+    assert coarse.compile_kernels(config, 0, (64, 80)).method == "xcorr"
+
+
+def test_a_driver_that_crashes_does_so_alone(opencl_ready):
+    assert opencl.survives("from amst_hpc.coarse import Matcher")
+    assert opencl.survives("raise RuntimeError")
+    assert not opencl.survives("import os; os.abort()")
