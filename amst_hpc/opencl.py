@@ -95,7 +95,7 @@ def survives(statement: str) -> bool:
         f"opencl.prepare(Path({os.environ['XDG_CACHE_HOME']!r}), 1)\n{statement}"
     )
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, check=False
+        [sys.executable, "-P", "-W", "ignore", "-c", code], capture_output=True, check=False
     )
     log.debug("%s: exit code %d: %s", statement, done.returncode, done.stderr[-500:])
     return -done.returncode not in CRASHES
