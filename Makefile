@@ -1,5 +1,5 @@
 # `make` alone lists the targets. Needed beforehand: make and Python 3.11 or later with venv.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
 BIN := .venv/bin
 MOMENTS ?= 3
 SOAK ?=
