@@ -4,6 +4,7 @@ Slurm is not.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from collections.abc import Sequence
@@ -32,11 +33,22 @@ def largest_array() -> int:
 
 
 def queued() -> dict[Place, str] | None:
-    """State of each of the user's jobs that waits or runs; None where there is no Slurm."""
-    text = _output(["squeue", "--me", "--noheader", "--array", "--format=%F|%K|%T|."])
-    if not text and not _output(["squeue", "--version"]):
+    """State of each of the user's jobs that waits or runs; None where there is no Slurm.
+
+    Raises `InputError` if Slurm does not answer: that is not an empty queue.
+    """
+    user = f"--user={os.getuid()}"
+    command = ["squeue", user, "--noheader", "--array", "--format=%F|%K|%T|."]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    except FileNotFoundError:
         return None
-    rows = [line.split("|") for line in text.splitlines()]
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise InputError(f"squeue: no answer ({error}); try again later") from None
+    if done.returncode:
+        said = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
+        raise InputError(f"squeue: no answer ({said}); try again later")
+    rows = [line.split("|") for line in done.stdout.splitlines()]
     return {(job, "" if task == "N/A" else task): state for job, task, state, _ in rows}
 
 
