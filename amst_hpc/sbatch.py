@@ -47,8 +47,7 @@ job=${{job:-$SLURM_JOB_ID}}
 case $code in
   0) exit 0 ;;
   3) echo "finished, but some slices fell back: see slices.csv"; exit 0 ;;
-  75) echo "stopped in good order" ;;
-  1 | 9 | 12[89] | 1[3-9][0-9])  # died: try again
+{stopped}  1 | 9 | {again}12[89] | 1[3-9][0-9])  # died: try again
     ((${{SLURM_RESTART_COUNT:-0}} < TRIES)) || exit "$code" ;;
   *) exit "$code" ;;  # bad input
 esac
@@ -58,6 +57,12 @@ if [[ $(squeue --noheader --format=%T --job="$job") == RUNNING ]]; then  # not c
 fi
 exit "$code"
 """
+
+# a merge that was stopped begins anew: it must not do so for ever
+ENDS = {
+    "align": {"stopped": '  75) echo "stopped in good order" ;;\n', "again": ""},
+    "merge": {"stopped": "", "again": "75 | "},
+}
 
 
 @dataclass(frozen=True)
@@ -95,16 +100,23 @@ def render(work: Work, size: Size, site: Site) -> str:
     lines += [*site.setup, *(f"module load {name}" for name in site.modules)]
     lines += [f"AMST=({shlex.join(program(site))})"]
     lines += [f"MPI=({site.mpi})", ""]
-    return "\n".join(lines) + "\n" + STEP.format(step=STEPS[work.kind])
+    step = STEP.format(step=STEPS[work.kind], **ENDS["merge" if work.kind == "merge" else "align"])
+    return "\n".join(lines) + "\n" + step
 
 
 def _variable(name: str, value: str, comment: str) -> str:
     return f"{name}={shlex.quote(value)}" + (f"  # {comment}" if comment else "")
 
 
+def _quoted(value: str) -> str:
+    """As the lines of #SBATCH take it: quotes where there is a space."""
+    return f'"{value}"' if " " in value else value
+
+
 def directives(work: Work, size: Size, site: Site) -> list[str]:
     """The options of sbatch."""
-    found = [f"--job-name={work.name}", f"--output={work.log}", "--open-mode=append"]
+    found = [f"--job-name={_quoted(work.name)}", f"--output={_quoted(work.log)}"]
+    found += ["--open-mode=append"]
     found += [f"--array={work.array}"] if work.array else []
     found += [f"--nodes={size.nodes}", f"--ntasks-per-node={size.ranks_per_node}"]
     found += ["--cpus-per-task=1", f"--mem={size.memory_mb_per_rank * size.ranks_per_node}M"]

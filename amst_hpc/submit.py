@@ -8,10 +8,13 @@ written before everything is checked.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from amst_hpc import slurm
 from amst_hpc.blocks import plan_blocks
@@ -32,6 +35,8 @@ LEAST_SLICES = 8
 """Slices of a rank: with fewer, starting it takes longer than its work."""
 SPARE = 3.0
 LAYER_SLICES = 16
+MERGE_BYTES_PER_SECOND = 10e6
+"""A tenth of what was seen: layers whose transforms changed at the joints are made anew."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +118,7 @@ def plan_stack(
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
     folder, name = slurm_folder(job.out), f"amst-{job.out.stem}"
     stack = (("RAW", job.raw, ""), ("PREALIGNED", job.prealigned, ""), ("OUT", str(job.out), ""))
-    log = str(folder / "%x-%j.log")
+    log = _log(folder, "%x-%j.log")
     if not blocks:
         size = size_job(_need(inputs, config), site)
         work = Work("align", name, log, stack, tuple(options))
@@ -126,9 +131,10 @@ def plan_stack(
     size = size_job(_need(inputs, config, largest), site)
     parts = tuple(cut.part(job.out, block + 1) for block in range(blocks))
     variables = (*stack, ("BLOCKS", str(blocks), ""))
-    array_log, tasks = str(folder / "%x-%A_%a.log"), array_option(blocks, throttle)
+    array_log, tasks = _log(folder, "%x-%A_%a.log"), array_option(blocks, throttle)
     array = Work("blocks", name, array_log, variables, tuple(options), tasks)
-    alone = Size(1, 1, size.memory_mb_per_rank, max(30, inputs.depth // 20))
+    minutes = 30 + int(_need(inputs, config).output_bytes / MERGE_BYTES_PER_SECOND / 60)
+    alone = Size(1, 1, size.memory_mb_per_rank, min(minutes, int(site.hours * 60)))
     merge = Work("merge", f"{name}-merge", log, (stack[2],))
     scripts = (
         Script("blocks.sbatch", render(array, size, site), parts, array=True),
@@ -139,10 +145,10 @@ def plan_stack(
 
 
 def _refuse_twice(out: Path) -> None:
-    """Two jobs must not write one output. Raises `InputError`."""
-    place = sent(out).get(out)
-    if place is not None and place in (slurm.queued() or {}):
-        raise InputError(f"OUT {out}: job {place[0]} for it is in the queue; expected none")
+    """Two jobs must not write one output, or one of its parts. Raises `InputError`."""
+    queue = slurm.queued() or {}
+    for job in (place[0] for place in sent(out).values() if place in queue):
+        raise InputError(f"OUT {out}: job {job} for it is in the queue; expected none")
 
 
 def plan_manifest(
@@ -178,7 +184,7 @@ def _arrays(
     With a throttle, one waits for the other: it is meant for all of them together.
     """
     folder = slurm_folder(path)
-    number = 1 + len(list(folder.glob("[0-9]*.tsv")) if folder.is_dir() else [])
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.tsv")), default=0)
     scripts = []
     for n, span in enumerate(spans(len(entries), slurm.largest_array())):
         some = tuple(entries[i] for i in span)
@@ -186,7 +192,7 @@ def _arrays(
         work = Work(
             kind="array",
             name=f"amst-{path.stem}",
-            log=str(folder / "%x-%A_%a.log"),
+            log=_log(folder, "%x-%A_%a.log"),
             variables=(("MANIFEST", str(folder / f"{name}.tsv"), note),),
             options=tuple(options),
             array=array_option(len(some), throttle),
@@ -198,6 +204,11 @@ def _arrays(
     return tuple(scripts)
 
 
+def _log(folder: Path, pattern: str) -> str:
+    """The file of a job's output, as sbatch takes it: % stands for numbers and names there."""
+    return f"{str(folder).replace('%', '%%')}/{pattern}"
+
+
 def _need(inputs: Inputs, config: Config, depth: int = 0) -> Need:
     return estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config)
 
@@ -205,7 +216,7 @@ def _need(inputs: Inputs, config: Config, depth: int = 0) -> Need:
 def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:
     """The outputs that are neither finished nor in Slurm's queue."""
     jobs, queue = sent(manifest), slurm.queued() or {}
-    waiting = {out for out in outputs if jobs.get(out) in queue}
+    waiting = {out for out in outputs if jobs.get(out.resolve()) in queue}
     return {out for out in outputs if out not in waiting and read_status(out).state != "done"}
 
 
@@ -213,7 +224,7 @@ def send_plan(plan: Plan) -> list[str]:
     """Write the scripts, have Slurm look at all of them, send them; the job numbers and how to
     follow.
 
-    Raises `InputError` if Slurm refuses one: nothing is sent then.
+    Raises `InputError` if Slurm refuses one; it names what was sent before.
     """
     try:
         plan.folder.mkdir(exist_ok=True)
@@ -227,7 +238,11 @@ def send_plan(plan: Plan) -> list[str]:
     jobs: list[str] = []
     for script in plan.scripts:
         waits = f"{script.after}:{jobs[-1]}" if script.after else ""
-        jobs.append(slurm.send(plan.folder / script.name, waits))
+        try:
+            jobs.append(slurm.send(plan.folder / script.name, waits))
+        except InputError as error:
+            before = f"; sent before it: job {' '.join(jobs)}, to end with scancel" if jobs else ""
+            raise InputError(f"{error}{before}") from None
         _record(plan.folder, jobs[-1], script)
         tasks = f", {len(script.tasks)} array tasks" if script.array else ""
         lines.append(f"sent: job {jobs[-1]} ({script.name}{tasks}{', ' + waits if waits else ''})")
@@ -239,13 +254,24 @@ def _record(folder: Path, job: str, script: Script) -> None:
     """Append to `sent.tsv`: job, array task, output."""
     with (folder / "sent.tsv").open("a") as file:
         for n, out in enumerate(script.tasks, 1):
-            file.write(f"{job}\t{n if script.array else ''}\t{out}\n")
+            file.write(f"{job}\t{n if script.array else ''}\t{out.resolve()}\n")
 
 
 def settings_options(config: Path | None, changes: Sequence[str]) -> list[str]:
-    """--config and --set as they go into the scripts; checked. Raises `InputError`."""
+    """--config and --set as they go into the scripts; checked. Raises `InputError`.
+
+    What the file says now goes in, not its name: who edits it later changes no job that waits.
+    """
     load_config(config, changes)
-    return [
-        *(["--config", str(config)] if config else []),
-        *(word for change in changes for word in ("--set", change)),
-    ]
+    tree = tomllib.loads(config.read_text()) if config else {}
+    return [word for change in (*_flat(tree), *changes) for word in ("--set", change)]
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`section.key=value` for each value of nested tables, written as JSON, which TOML reads."""
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield f"{name}={json.dumps(value)}"

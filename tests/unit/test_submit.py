@@ -8,12 +8,12 @@ import pytest
 import tifffile
 
 from amst_hpc import slurm
-from amst_hpc.config import Config, InputError
+from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.estimate import estimate
 from amst_hpc.inputs import Job
 from amst_hpc.sbatch import examples, spans
 from amst_hpc.site import Site, load_site
-from amst_hpc.submit import plan_manifest, plan_stack, send_plan, size_job
+from amst_hpc.submit import plan_manifest, plan_stack, send_plan, settings_options, size_job
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 REFRESH = (
@@ -89,7 +89,7 @@ def test_one_stack(folder: Path, sent: list[tuple[str, str]]) -> None:
     lines = send_plan(plan)
     assert sent == [("align.sbatch", "")]
     assert "follow: amst-hpc status out.h5" in lines
-    assert Path("out.slurm/sent.tsv").read_text() == "101\t\tout.h5\n"
+    assert Path("out.slurm/sent.tsv").read_text() == f"101\t\t{folder}/out.h5\n"
 
 
 def test_an_output_is_not_sent_twice(
@@ -100,6 +100,73 @@ def test_an_output_is_not_sent_twice(
     monkeypatch.setattr(slurm, "queued", lambda: {("101", ""): "PENDING"})
     with pytest.raises(InputError, match="job 101 for it is in the queue"):
         plan_stack(job, Config(), [], Site(), 0, 0)
+
+
+@pytest.mark.parametrize("place", [("101", "3"), ("102", "")])
+def test_blocks_are_not_sent_twice(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, place: slurm.Place
+) -> None:
+    """Neither while the merge waits nor when it is gone and an array task still runs."""
+    send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+    monkeypatch.setattr(slurm, "queued", lambda: {place: "RUNNING"})
+    with pytest.raises(InputError, match=f"job {place[0]} for it is in the queue"):
+        plan_stack(Job("raw", "pre", folder / "out.h5"), Config(), [], Site(), 0, 0)
+
+
+def test_a_refusal_midway_names_what_was_sent(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_merge(script: Path, dependency: str) -> str:
+        if dependency:
+            raise InputError(f"{script}: Slurm refuses it: too many jobs")
+        return "101"
+
+    monkeypatch.setattr(slurm, "send", refuse_merge)
+    with pytest.raises(InputError, match="too many jobs; sent before it: job 101"):
+        send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+
+
+def test_a_queue_that_does_not_answer_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.queued() is None
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'Socket timed out' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    with pytest.raises(InputError, match="Socket timed out"):
+        slurm.queued()
+    squeue.write_text("#!/bin/sh\necho '7|N/A|RUNNING|.'; echo '8|2|PENDING|.'\n")
+    assert slurm.queued() == {("7", ""): "RUNNING", ("8", "2"): "PENDING"}
+
+
+def test_paths_with_spaces_and_percent_signs(folder: Path, sent: list[tuple[str, str]]) -> None:
+    Path("my 5% cells").mkdir()
+    job = Job("raw", "pre", Path("my 5% cells/cell 3.h5"))
+    text = plan_stack(job, Config(), [], Site(), 0, 0).show()
+    assert '#SBATCH --job-name="amst-cell 3"\n' in text
+    assert '#SBATCH --output="my 5%% cells/cell 3.slurm/%x-%j.log"\n' in text
+    assert "OUT='my 5% cells/cell 3.h5'" in text
+
+
+def test_settings_of_a_file_go_into_the_script(folder: Path) -> None:
+    Path("amst.toml").write_text(
+        '[coarse]\nmethod = "xcorr"\n[output]\nvoxel_size_nm = [8, 5.5, 5]\nlegacy = true\n'
+        '[refine.elastix]\nMetric = "AdvancedNormalizedCorrelation"\n'
+    )
+    changes = ["template.radius=3"]
+    options = settings_options(Path("amst.toml"), changes)
+    assert "--config" not in options
+    assert load_config(None, options[1::2]) == load_config(Path("amst.toml"), changes)
+
+
+def test_a_merge_is_not_stopped_and_begun_for_ever(folder: Path) -> None:
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(hours=0.4), 4, 0)
+    array, merge = (script.text for script in plan.scripts)
+    assert "  75) echo" in array
+    assert "  75) echo" not in merge
+    assert "1 | 9 | 75 |" in merge
+    assert "--time=00:24:00" in merge
 
 
 def test_blocks_then_merge(folder: Path, sent: list[tuple[str, str]]) -> None:
