@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from amst_hpc import bdv
+from amst_hpc.attempts import noting
 from amst_hpc.blocks import Blocks, parts_folder, read_blocks
 from amst_hpc.config import Config, InputError, from_tree
 from amst_hpc.geometry import Layout, make_layout
@@ -61,11 +62,16 @@ def merge(out: Path, comm: Any, link: bool = False, overwrite: bool = False) -> 
     """
     if comm.size > 1:
         raise InputError(f"merge runs on one process, not {comm.size}")
+    with noting(out, comm):
+        return _merge(out, comm, link, overwrite)
+
+
+def _merge(out: Path, comm: Any, link: bool, overwrite: bool) -> Outcome:
     began = time.monotonic()
     blocks = read_blocks(out)
     run, layout = _open(out, blocks, comm, overwrite)
     parts = _read_parts(run, blocks, layout)
-    open_run(run)
+    open_run(run, copies=not link)
     run.attempt = next_attempt(run.journal)
     found = {z: record for part in parts for z, record in part.found.items()}
     shape = run.inputs.shape

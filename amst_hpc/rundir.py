@@ -99,10 +99,11 @@ def _digest(stack: Stack, depth: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_run(run: Run) -> None:
+def open_run(run: Run, copies: bool = True) -> None:
     """Make the run folder, or take up the one that is there if it belongs to the same job (rank 0).
 
-    Raises `InputError`, before anything is written.
+    copies : the output holds all slices itself, so the disk must have room for them. Raises
+    `InputError`, before anything is written.
     """
     job, folder = run.job, run.folder
     path = folder / "journal" / "fingerprint.json"
@@ -125,7 +126,8 @@ def open_run(run: Run) -> None:
                 f"OUT {job.out}: was begun with other inputs or parameters "
                 f"({'; '.join(changed[:4])}); expected the same, or --overwrite"
             )
-    check_room(run)
+    if copies:
+        check_room(run)
     try:
         if job.overwrite and folder.exists():
             shutil.rmtree(folder)
@@ -161,6 +163,10 @@ def check_room(run: Run) -> None:
     need, free = output_bytes(run.inputs, run.config), shutil.disk_usage(parent).free
     if run.job.out.is_file():
         free += run.job.out.stat().st_size if run.job.overwrite else 0
+    if run.partial.exists():  # of a try before: continued, or made anew in its place
+        free += run.partial.stat().st_blocks * 512
+    if run.job.out.is_dir():  # slices that are there already
+        free += sum(path.stat().st_size for path in run.job.out.glob("*.tif*"))
     if need > free:
         raise InputError(
             f"OUT {run.job.out}: needs up to {need / 1e9:.1f} GB, "

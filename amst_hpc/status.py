@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from amst_hpc.journal import records
 from amst_hpc.manifest import read_manifest
 from amst_hpc.progress import duration
 from amst_hpc.rundir import run_folder
+
+log = logging.getLogger(__name__)
 
 SILENT_SECONDS = 300.0
 """A run whose journal has not grown for so long is taken to have ended without a word."""
@@ -69,12 +72,17 @@ def show(path: Path) -> list[Status]:
         outputs = [entry.output for entry in read_manifest(path)]
     elif parts_folder(path).is_dir() and not path.with_suffix(".xml").exists():
         blocks = read_blocks(path)
-        outputs = [blocks.part(path, n + 1) for n in range(len(blocks.ranges))]
+        outputs = [*(blocks.part(path, n + 1) for n in range(len(blocks.ranges))), path]
     elif run_folder(path).is_dir() or reason(path) or slurm_folder(path).is_dir():
         outputs = [path]
     else:
         raise InputError(f"{path}: no job has begun there; expected an output or a manifest")
-    return with_slurm([read_status(out) for out in outputs], sent(path), slurm.queued())
+    try:
+        queue = slurm.queued()
+    except InputError as error:
+        log.warning("%s", error)
+        queue = None
+    return with_slurm([read_status(out) for out in outputs], sent(path), queue)
 
 
 def read_status(out: Path) -> Status:
@@ -151,7 +159,7 @@ def _fallen_back(folder: Path) -> int:
 
 
 def sent(path: Path) -> dict[Path, slurm.Place]:
-    """The job that was last sent for each output."""
+    """The job that was last sent for each output (its whole path)."""
     try:
         lines = (slurm_folder(path) / "sent.tsv").read_text().splitlines()
     except OSError:
@@ -170,7 +178,7 @@ def with_slurm(
     """
     if queue is None:
         return list(found)
-    return [_ask(status, jobs.get(status.output), queue) for status in found]
+    return [_ask(status, jobs.get(status.output.resolve()), queue) for status in found]
 
 
 def _ask(status: Status, place: slurm.Place | None, queue: Mapping[slurm.Place, str]) -> Status:
@@ -178,7 +186,7 @@ def _ask(status: Status, place: slurm.Place | None, queue: Mapping[slurm.Place, 
         return status
     state = queue.get(place, "")
     if state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"):
-        return replace(status, state="waiting", reason="")
+        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
     if state:
         return replace(status, state="running", reason="")
     if status.state == "stopped" or status.reason not in ("", WORDLESS):

@@ -13,12 +13,13 @@ import pytest
 import tifffile
 from mpi4py import MPI
 
-from amst_hpc import pipeline
+from amst_hpc import pipeline, slurm
 from amst_hpc.blocks import cut, prepare_block
 from amst_hpc.config import InputError, load_config
 from amst_hpc.inputs import Job
 from amst_hpc.ladder import Decision
 from amst_hpc.merge import merge
+from amst_hpc.status import show
 from amst_hpc.transform import translation
 
 CONFIG = load_config(
@@ -85,6 +86,34 @@ def test_merged_parts_equal_the_single_job(align: Align, parts: list[Path], link
     assert Path("out.settings.xml").exists()
     with h5py.File("out.h5") as file:
         assert file["t00000/s00/0/cells"].is_virtual == link
+
+
+def test_the_disk_needs_room_for_what_is_not_there_yet(
+    align: Align, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(".")._replace(free=10**4)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(InputError, match=r"the disk has 0\.0 GB free"):
+        merge(Path("out.h5"), MPI.COMM_SELF)
+    before = Path("out.amst/writing.h5")
+    before.parent.mkdir()
+    before.write_bytes(bytes(10**6))
+    merge(Path("out.h5"), MPI.COMM_SELF)
+    merge(Path("out.h5"), MPI.COMM_SELF, link=True)
+
+
+def test_status_of_blocks_has_a_line_for_the_merge(
+    align: Align, parts: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "queued", lambda: None)
+    assert [s.state for s in show(Path("out.h5"))] == ["done"] * BLOCKS + ["waiting"]
+    parts[0].with_suffix(".xml").unlink()
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with pytest.raises(InputError):
+        merge(Path("out.h5"), MPI.COMM_SELF)
+    last = show(Path("out.h5"))[-1]
+    assert last.state == "failed"
+    assert "part-0001.h5" in last.reason
 
 
 def test_align_takes_the_merged_file_as_its_own(align: Align, parts: list[Path]) -> None:

@@ -127,6 +127,25 @@ def test_slurm_adds_what_the_files_cannot_know(out: Path, monkeypatch: pytest.Mo
     assert (found.state, found.reason) == ("failed", f"{WORDLESS}; Slurm says OUT_OF_MEMORY")
 
 
+def test_a_job_that_waits_for_ones_that_failed_shows_the_reason(tmp_path: Path) -> None:
+    out = tmp_path / "out.h5"
+    out.with_suffix(".failed").write_text("RAW raw: 003.tif is cut short\n")
+    place = ("6", "")
+    found = with_slurm([read_status(out)], {out: place}, {place: "PENDING"})[0]
+    assert (found.state, found.reason) == ("waiting", "RAW raw: 003.tif is cut short")
+
+
+def test_status_goes_on_where_slurm_does_not_answer(
+    out: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def no_answer() -> None:
+        raise InputError("squeue: no answer (Socket timed out)")
+
+    monkeypatch.setattr(slurm, "queued", no_answer)
+    assert len(show(out)) == 1
+    assert "Socket timed out" in caplog.text
+
+
 def test_a_manifest_as_a_table(out: Path) -> None:
     log(out, "0001-00000.register", *slices(2, 3))
     manifest = out.with_name("stacks.tsv")
