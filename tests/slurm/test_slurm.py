@@ -7,7 +7,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -39,19 +39,24 @@ def options(words: tuple[str, ...]) -> dict[str, str]:
     return {"OPTIONS=": f"OPTIONS=({' '.join(words)})"}
 
 
-def test_align_over_two_nodes(cluster: Cluster, fib25_small: Path, reference: Path) -> None:
-    script = fib25_small / "align.sbatch"
+def align_on_two_nodes(folder: Path, name: str, program: Sequence[str], reference: Path) -> None:
+    """align.sbatch for NAME.h5, two ranks on each node: equal to `reference`, written together."""
+    script = folder / f"{name}.sbatch"
     edits = {
         "#SBATCH --ntasks-per-node=": "#SBATCH --ntasks-per-node=2",
-        "RAW=": "RAW=raw", "PREALIGNED=": "PREALIGNED=pre", "OUT=": "OUT=nodes.h5",
+        "RAW=": "RAW=raw", "PREALIGNED=": "PREALIGNED=pre", "OUT=": f"OUT={name}.h5",
     }  # fmt: skip
-    script.write_text(edited("align.sbatch", edits | options((*LEVELS, *COLLECTIVE))))
-    done = run(["sbatch", "-W", script.name], fib25_small)
-    logs = [path.read_text() for path in fib25_small.glob("amst-align-*.log")]
+    script.write_text(edited("align.sbatch", edits | options((*LEVELS, *COLLECTIVE)), program))
+    done = run(["sbatch", "-W", script.name], folder)
+    logs = [path.read_text() for path in folder.glob("amst-align-*.log")]
     assert done.returncode == 0, logs
-    facts = json.loads((fib25_small / "nodes.amst/run.json").read_text())
+    facts = json.loads((folder / f"{name}.amst/run.json").read_text())
     assert (facts["ranks"], facts["writer"]) == (4, "collective")
-    assert_same(fib25_small / "nodes.h5", reference)
+    assert_same(folder / f"{name}.h5", reference)
+
+
+def test_align_over_two_nodes(cluster: Cluster, fib25_small: Path, reference: Path) -> None:
+    align_on_two_nodes(fib25_small, "nodes", PROGRAM, reference)
 
 
 def test_align_in_the_container(
@@ -64,18 +69,7 @@ def test_align_in_the_container(
     """`srun --mpi=pmix apptainer exec`: as it stands in the script, but for the Apptainer."""
     put_image(fib25_small)
     program = ["bash", str(shared / "tools/apptainer"), "exec", "amst-hpc.sif", "amst-hpc"]
-    lines = {
-        "#SBATCH --ntasks-per-node=": "#SBATCH --ntasks-per-node=2",
-        "RAW=": "RAW=raw", "PREALIGNED=": "PREALIGNED=pre", "OUT=": "OUT=contained.h5",
-    }  # fmt: skip
-    script = fib25_small / "contained.sbatch"
-    script.write_text(edited("align.sbatch", lines | options((*LEVELS, *COLLECTIVE)), program))
-    done = run(["sbatch", "-W", script.name], fib25_small)
-    logs = [path.read_text() for path in fib25_small.glob("amst-align-*.log")]
-    assert done.returncode == 0, logs
-    facts = json.loads((fib25_small / "contained.amst/run.json").read_text())
-    assert (facts["ranks"], facts["writer"]) == (4, "collective")
-    assert_same(fib25_small / "contained.h5", reference)
+    align_on_two_nodes(fib25_small, "contained", program, reference)
 
 
 @pytest.fixture
