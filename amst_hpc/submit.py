@@ -146,9 +146,14 @@ def plan_stack(
 
 def _refuse_twice(out: Path) -> None:
     """Two jobs must not write one output, or one of its parts. Raises `InputError`."""
-    queue = slurm.queued() or {}
-    for job in (place[0] for place in sent(out).values() if place in queue):
+    for job, _ in _in_queue(sent(out)).values():
         raise InputError(f"OUT {out}: job {job} for it is in the queue; expected none")
+
+
+def _in_queue(jobs: Mapping[Path, slurm.Place]) -> dict[Path, slurm.Place]:
+    """Those that wait or run; Slurm is not asked where none was sent."""
+    queue = (slurm.queued() or {}) if jobs else {}
+    return {out: place for out, place in jobs.items() if place in queue}
 
 
 def plan_manifest(
@@ -215,9 +220,10 @@ def _need(inputs: Inputs, config: Config, depth: int = 0) -> Need:
 
 def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:
     """The outputs that are neither finished nor in Slurm's queue."""
-    jobs, queue = sent(manifest), slurm.queued() or {}
-    waiting = {out for out in outputs if jobs.get(out.resolve()) in queue}
-    return {out for out in outputs if out not in waiting and read_status(out).state != "done"}
+    waiting = _in_queue(sent(manifest))
+    return {
+        out for out in outputs if out.resolve() not in waiting and read_status(out).state != "done"
+    }
 
 
 def send_plan(plan: Plan) -> list[str]:
