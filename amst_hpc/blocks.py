@@ -15,8 +15,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from amst_hpc.attempts import noting
 from amst_hpc.config import Config, InputError, to_tree
 from amst_hpc.geometry import LAYER_DEPTHS, Zyx, layer_depth, level_factors, split
@@ -73,8 +71,7 @@ def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks
     if job.range != (None, None):
         raise InputError("--range: expected none with blocks, which take the whole stack")
     shape = (inputs.depth, *inputs.shape)
-    slice_bytes = inputs.shape[0] * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
-    layer = _common_layer(shape, slice_bytes, config, blocks)
+    layer = _common_layer(shape, inputs.slice_bytes, config, blocks)
     ranges = [[part.start, part.stop] for part in cut(shape[0], layer, blocks)]
     return Blocks(job.raw, job.prealigned, layer, ranges, to_tree(config), job.allow_count_mismatch)
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.parallel import together
@@ -51,6 +53,11 @@ class Inputs:
     shape: tuple[int, int]
     dtype: str
     select: range
+
+    @property
+    def slice_bytes(self) -> int:
+        """Of a slice of the output, full size."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
 
 def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:

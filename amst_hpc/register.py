@@ -86,8 +86,7 @@ class Registrar:
         coarse = compile_kernels(config.coarse, rank_on_node, inputs.shape)
         self.matcher = Matcher(coarse, rank_on_node)
         pixels = inputs.shape[0] * inputs.shape[1]
-        slice_bytes = pixels * np.dtype(inputs.dtype).itemsize
-        self.matcher.share_memory(slice_bytes, pixels, config.template.radius, ranks_on_node)
+        self.matcher.share_memory(inputs.slice_bytes, pixels, config.template.radius, ranks_on_node)
         self.matcher.warm_up(inputs.shape)
         self.refine = make_refine(config.refine)
         self.window: dict[int, Slice | None] = {}

@@ -179,7 +179,7 @@ def output_bytes(inputs: Inputs, config: Config) -> int:
 
     Compressed noise saves little.
     """
-    full = len(inputs.select) * inputs.shape[0] * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
+    full = len(inputs.select) * inputs.slice_bytes
     shape = (len(inputs.select), *inputs.shape)
     parts = (
         [1 / np.prod(f) for f in level_factors(shape, config.output)]

@@ -87,9 +87,10 @@ def plan_layout(run: Run) -> Layout:
     """Layers, levels and chunks: of the stack alone, the same for every number of ranks."""
     inputs, output = run.inputs, run.config.output
     shape = (len(inputs.select), *inputs.shape)
-    slice_bytes = inputs.shape[0] * inputs.shape[1] * np.dtype(inputs.dtype).itemsize
     factors = level_factors(shape, output)
-    layer = layer_depth(shape[0], USUAL_RANKS, slice_bytes, LAYER_BYTES, factors, output.layer)
+    layer = layer_depth(
+        shape[0], USUAL_RANKS, inputs.slice_bytes, LAYER_BYTES, factors, output.layer
+    )
     return make_layout(shape, layer, output)
 
 
@@ -160,10 +161,10 @@ def _make_layer(
     """The aligned slices of a layer, (z, y, x)."""
     slices = layout.layers[layer]
     block = np.empty((len(slices), *run.inputs.shape), run.inputs.dtype)
-    for i, place in zip(slices, range(len(slices)), strict=True):
+    for place, i in enumerate(slices):
         z = run.inputs.select[i]
         block[place] = aligned_slice(run.inputs, z, decisions[i], run.resampler)
-        keeper.keep("aligned", run.inputs.select[i], block[place])
+        keeper.keep("aligned", z, block[place])
     return block
 
 
