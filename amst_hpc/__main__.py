@@ -1,5 +1,5 @@
 """`python -m amst_hpc`."""
 
-from amst_hpc.cli import main
+from amst_hpc.cli.app import main
 
 main()

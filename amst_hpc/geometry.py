@@ -16,11 +16,22 @@ from amst_hpc.config import InputError, Output
 
 Zyx = tuple[int, int, int]
 
+
 LAYER_DEPTHS = (64, 32, 16, 8)  # slices; large chunks compress and read better
+
+
 SMALLEST_LEVEL = 256  # px: the last level has no more in y and x
+
+
 LARGEST_Z_FACTOR = 8  # chosen by itself
+
+
 LARGEST_SET_Z_FACTOR = 64  # set by the user
+
+
 IMBALANCE = 1.1  # slices of the busiest rank over the mean
+
+
 PYRAMID = 8 / 7  # voxels of all levels over those of level 0, for 2x2x2
 
 

@@ -10,44 +10,31 @@ number of ranks gives the same bytes.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amst_hpc import __version__, bdv
-from amst_hpc.attempts import give_up_if_useless, noting
+from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import Config
-from amst_hpc.inputs import Job, open_inputs
-from amst_hpc.journal import next_attempt, write_whole
-from amst_hpc.ladder import Decision, Registered, decide
-from amst_hpc.opencl import check_device, prepare
-from amst_hpc.parallel import (
-    StopRequest,
-    cores_per_rank,
-    local_place,
-    scratch_folder,
-    together,
-)
-from amst_hpc.refine import check_refine
-from amst_hpc.register import register_missing
-from amst_hpc.report import try_report
-from amst_hpc.rundir import Run, open_run, read_registered, view_path
-from amst_hpc.write import check_layer, write_output
-
-LIBRARIES = (
-    "numpy", "scipy", "h5py", "tifffile", "imagecodecs", "pybdv", "mpi4py", "silx",
-    "pyopencl", "itk-elastix", "pyelastix",
-)  # fmt: skip
+from amst_hpc.images.pairing import Job, open_inputs
+from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
+from amst_hpc.job.journal import next_attempt
+from amst_hpc.job.run_folder import Run, open_run, read_registered, view_path
+from amst_hpc.opencl.devices import check_device, prepare
+from amst_hpc.parallel.communicator import on_all_ranks
+from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
+from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.passes.products import finish, list_slices
+from amst_hpc.passes.register import register_missing
+from amst_hpc.passes.write import check_layer, write_output
+from amst_hpc.quality.report import try_report
+from amst_hpc.registration.elastix import check_refine
+from amst_hpc.registration.fallback import Decision, Registered, decide
 
 
 @dataclass(frozen=True)
@@ -92,8 +79,8 @@ def align(job: Job, config: Config, comm: Any) -> Outcome:
 
     Raises `InputError` (on every rank, before anything is written) and `Stopped`.
     """
-    with noting(job.out, comm):
-        together(comm, lambda: give_up_if_useless(job.out) if comm.rank == 0 else None)
+    with recording_failure(job.out, comm):
+        on_all_ranks(comm, lambda: refuse_fruitless_restart(job.out) if comm.rank == 0 else None)
         return _align(job, config, comm)
 
 
@@ -102,7 +89,7 @@ def _align(job: Job, config: Config, comm: Any) -> Outcome:
     inputs = open_inputs(job, config, comm)
     run = Run(job, config, inputs, comm)
     with ready_tools(run):
-        together(comm, lambda: open_run(run) if comm.rank == 0 else None)
+        on_all_ranks(comm, lambda: open_run(run) if comm.rank == 0 else None)
         run.attempt = comm.bcast(next_attempt(run.journal) if comm.rank == 0 else None)
         with StopRequest(run.folder / "stop") as stop:
             register_missing(run, stop)
@@ -110,7 +97,7 @@ def _align(job: Job, config: Config, comm: Any) -> Outcome:
             decisions = decide([as_registered(found[z]) for z in inputs.select], inputs.shape)
             outcome = Outcome(decisions, inputs.select.start, view_path(job, config), job.strict)
             if outcome.refused:
-                together(comm, lambda: list_slices(run, decisions, found))
+                on_all_ranks(comm, lambda: list_slices(run, decisions, found))
                 return outcome
             write_output(run, decisions, stop)
     run.timings["total"] = time.monotonic() - began
@@ -139,19 +126,11 @@ def ready_tools(run: Run) -> Iterator[None]:
                 check_device(config.coarse.device)
             check_refine(config.refine)
             if config.output.format == "bdv":
-                bdv.choose_writer(config.output, comm.size)
+                choose_writer(config.output, comm.size)
                 check_layer(run)
 
-        together(comm, check)
+        on_all_ranks(comm, check)
         yield
-
-
-def list_slices(
-    run: Run, decisions: Sequence[Decision], found: Mapping[int, Mapping[str, Any]]
-) -> None:
-    """slices.csv alone (rank 0)."""
-    if run.comm.rank == 0:
-        write_whole(run.folder / "slices.csv", slices_csv(run, decisions, found))
 
 
 def as_registered(record: Mapping[str, Any]) -> Registered:
@@ -166,89 +145,3 @@ def as_registered(record: Mapping[str, Any]) -> Registered:
     return Registered(
         record["z"], record["blank"], matrix, shift, prealigned, start, metric, record["reason"]
     )
-
-
-def finish(
-    run: Run,
-    decisions: Sequence[Decision],
-    found: Mapping[int, Mapping[str, Any]],
-    timings: Sequence[Mapping[str, float]],
-) -> None:
-    """The files beside the output (rank 0).
-
-    The XML comes last, when everything it stands for is there.
-    """
-    select, folder = run.inputs.select, run.folder
-    transforms: list[Any] = [None] * run.inputs.depth
-    for z, decision in zip(select, decisions, strict=True):
-        transforms[z] = None if decision.matrix is None else decision.matrix.tolist()
-    write_whole(folder / "transforms.json", json.dumps(transforms))
-    write_whole(folder / "slices.csv", slices_csv(run, decisions, found))
-    write_whole(
-        folder / "run.json", json.dumps(describe_run(run, decisions, found, timings), indent=1)
-    )
-    if run.config.output.format == "bdv":
-        view = view_path(run.job, run.config)
-        bdv.write_settings(view.with_suffix(".settings.xml"), *bdv.contrast(run.job.out))
-        bdv.write_xml(view, run.job.out, run.config.output.voxel_size_nm)
-
-
-def slices_csv(
-    run: Run, decisions: Sequence[Decision], found: Mapping[int, Mapping[str, Any]]
-) -> str:
-    """One line per slice of the job."""
-    table = io.StringIO()
-    stages = ("template", "read", "coarse", "refine")
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(
-        ["index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric"]
-        + [f"seconds_{stage}" for stage in stages]
-        + ["rank", "device", "reason"]
-    )
-    for z, decision in zip(run.inputs.select, decisions, strict=True):
-        r = found[z]
-        shift = ("", "") if r["shift"] is None else (r["shift"][0][2], r["shift"][1][2])
-        scores = ["" if r[key] is None else f"{r[key]:.4f}" for key in ("start", "metric")]
-        seconds = [r["seconds"].get(stage, "") for stage in stages]
-        row = [z, run.inputs.raw.names[z], decision.status, *shift, r["matches"], *scores, *seconds]
-        writer.writerow([*row, r["rank"], r["device"], decision.reason])
-    return table.getvalue()
-
-
-def describe_run(
-    run: Run,
-    decisions: Sequence[Decision],
-    found: Mapping[int, Mapping[str, Any]],
-    timings: Sequence[Mapping[str, float]],
-) -> dict[str, Any]:
-    """Versions, ranks, devices, timings and counts of the run."""
-    counts: dict[str, int] = {}
-    for decision in decisions:
-        counts[decision.status] = counts.get(decision.status, 0) + 1
-    return {
-        "amst_hpc": __version__,
-        "versions": {name: library_version(name) for name in LIBRARIES},
-        "python": platform.python_version(),
-        "raw": run.job.raw,
-        "prealigned": run.job.prealigned,
-        "shape_zyx": [len(run.inputs.select), *run.inputs.shape],
-        "range": [run.inputs.select.start, run.inputs.select.stop],
-        "dtype": run.inputs.dtype,
-        "ranks": run.comm.size,
-        "attempt": run.attempt,
-        "preview": run.job.preview,
-        "writer": bdv.choose_writer(run.config.output, run.comm.size),
-        "devices": sorted({found[z]["device"] for z in run.inputs.select}),
-        "slices": counts,
-        "seconds_per_rank": [
-            {key: round(value, 3) for key, value in part.items()} for part in timings
-        ],
-    }
-
-
-def library_version(name: str) -> str:
-    """Version of an installed package; empty where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

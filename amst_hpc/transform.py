@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Matrix = NDArray[np.float64]
+
+
 Image = NDArray[np.integer]
 
 
@@ -23,12 +25,6 @@ def translation(x: float, y: float) -> Matrix:
 def compose(m: Matrix, n: Matrix) -> Matrix:
     """`p -> m(n(p))`."""
     return np.hstack([m[:, :2] @ n[:, :2], m[:, :2] @ n[:, 2:] + m[:, 2:]])
-
-
-def invert(m: Matrix) -> Matrix:
-    """The transform that undoes `m`."""
-    a = np.linalg.inv(m[:, :2])
-    return np.hstack([a, -a @ m[:, 2:]])
 
 
 def about(a: NDArray[np.float64], t: NDArray[np.float64], centre: NDArray[np.float64]) -> Matrix:

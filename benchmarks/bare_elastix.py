@@ -11,7 +11,7 @@ import numpy as np
 import tifffile
 
 from amst_hpc.config import Refine
-from amst_hpc.refine import elastix_parameters
+from amst_hpc.registration.elastix import elastix_parameters
 
 # The method's three resolutions, which the bounds were set with; ours has two (RESULTS.md).
 THREE = {

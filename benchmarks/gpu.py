@@ -22,11 +22,11 @@ from scipy import ndimage
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from amst_hpc import opencl  # noqa: E402
-from amst_hpc.coarse import Matcher  # noqa: E402
 from amst_hpc.config import Coarse  # noqa: E402
-from amst_hpc.kernels import make_resampler  # noqa: E402
-from amst_hpc.template import median_templates  # noqa: E402
+from amst_hpc.median import median_templates  # noqa: E402
+from amst_hpc.opencl import devices as opencl  # noqa: E402
+from amst_hpc.opencl.resampling import make_resampler  # noqa: E402
+from amst_hpc.registration.coarse import Matcher  # noqa: E402
 from amst_hpc.transform import resample  # noqa: E402
 
 SHIFT = (7, -12)
@@ -85,7 +85,7 @@ def one_rank(matcher: Matcher) -> None:
             "smooth both": lambda images=images: [
                 matcher.smooth(a).pixels.queue.finish() for a in images
             ],
-            "settle": lambda smooth=smooth: matcher.on_device.settle(*smooth, *SHIFT),
+            "nearest_peak": lambda smooth=smooth: matcher.on_device.nearest_peak(*smooth, *SHIFT),
         }
         for name, work in parts.items():
             row(f"   {name}, ms", f"{median_ms(work):.1f}")

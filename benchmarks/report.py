@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from amst_hpc.config import Config, to_toml
-from amst_hpc.journal import encode
-from amst_hpc.report import write_report
-from amst_hpc.thumbnails import Keeper
+from amst_hpc.job.journal import encode
+from amst_hpc.quality.report import write_report
+from amst_hpc.quality.thumbnails import ThumbnailWriter
 
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
@@ -56,7 +56,7 @@ def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Pa
 
 
 def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Generator) -> None:
-    with Keeper(folder, 1, 0, "register"):
+    with ThumbnailWriter(folder, 1, 0, "register"):
         pass
     texture = random.integers(60, 200, (size // 8, size // 8)).repeat(8, 0).repeat(8, 1)
     with (folder / "0001-00000.register.log").open("wb") as file:
@@ -64,7 +64,7 @@ def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Gen
             for z in range(slices):
                 y, x = random.normal(0, jitter, 2)
                 line = np.roll(texture[z % size], round(x)).astype(np.uint8)
-                record = Keeper.record(stack, z, (line, line))
+                record = ThumbnailWriter.record(stack, z, (line, line))
                 file.write(encode(record | {"step": [y, x, 0.9]}))
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from amst_hpc.bdv import BdvWriter
+from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
-from amst_hpc.parallel import world
+from amst_hpc.parallel.communicator import world
 
 comm = world()
 path, output = Path(sys.argv[1]), Output(writer=sys.argv[2], compression=int(sys.argv[3]))

@@ -59,7 +59,7 @@ def try_mpi(_: Path) -> str:
 
 def ranks() -> None:
     """(number of ranks) (sum of their numbers) (name of MPI), on rank 0."""
-    from amst_hpc.parallel import mpi_library, world
+    from amst_hpc.parallel.communicator import mpi_library, world
 
     comm = world()
     total = comm.allreduce(comm.rank)
@@ -83,7 +83,7 @@ def try_hdf5(folder: Path) -> str:
 
 def hdf5(path: str) -> None:
     """Each rank's half of the dataset, gzip, in one collective write."""
-    from amst_hpc.parallel import world
+    from amst_hpc.parallel.communicator import world
 
     comm = world()
     import h5py
@@ -98,7 +98,7 @@ def hdf5(path: str) -> None:
 
 def try_opencl(folder: Path) -> str:
     """The CPU computes with OpenCL, and SIFT on it finds a known displacement."""
-    from amst_hpc.opencl import open_device, prepare
+    from amst_hpc.opencl.devices import open_device, prepare
 
     prepare(folder / "cache", 1)
     from silx.opencl import sift  # after prepare(): it imports pyopencl
@@ -119,7 +119,7 @@ def try_elastix(backend: str) -> Callable[[Path], str]:
 
     def run(_: Path) -> str:
         from amst_hpc.config import load_config
-        from amst_hpc.refine import make_refine, program_version
+        from amst_hpc.registration.elastix import make_refine, program_version
 
         register = make_refine(load_config(None, [f'refine.backend="{backend}"']).refine)
         template = tissue(256)
@@ -155,7 +155,7 @@ def try_align(folder: Path) -> str:
     """A tiny stack, aligned on two ranks, is where it should be."""
     import h5py
 
-    from amst_hpc.phantom import make_demo, residual
+    from amst_hpc.synthetic.stack import make_demo, residual
 
     truth = make_demo(folder / "stack", DEPTH, SIZE)
     out = folder / "stack" / "aligned.h5"

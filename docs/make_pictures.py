@@ -18,8 +18,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from amst_hpc.findings import Findings, read_findings, sentences
-from amst_hpc.report import draw_reslices, draw_steps
+from amst_hpc.quality.plots import draw_reslices, draw_steps
+from amst_hpc.quality.run_results import RunResults, read_run_results, sentences
 
 DOCS = Path(__file__).resolve().parent
 WIDTH = 1160  # px
@@ -48,7 +48,7 @@ def save_png(image: Image.Image, name: str) -> None:
     image.quantize(128, dither=Image.Dither.NONE).save(DOCS / name, optimize=True)
 
 
-def summary(found: Findings) -> Image.Image:
+def summary(found: RunResults) -> Image.Image:
     """The title and the words at the top of the report."""
     lines = [
         line
@@ -85,7 +85,7 @@ def view(path: Path) -> Image.Image:
 def main() -> None:
     """Make all pictures."""
     out = Path(sys.argv[1]) / "aligned.h5"
-    found = read_findings(out, out.with_suffix(".amst"))
+    found = read_run_results(out, out.with_suffix(".amst"))
     reslices = [picture(figure) for p in ("xz", "yz") if (figure := draw_reslices(found, p))]
     steps = draw_steps(found)
     if not reslices or steps is None:

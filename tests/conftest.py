@@ -111,7 +111,7 @@ def put_image(sif: Path) -> Callable[[Path], None]:
 @pytest.fixture(scope="session")
 def opencl_ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """OpenCL made ready once: pyopencl remembers the first cache folder of a process."""
-    from amst_hpc import opencl
+    from amst_hpc.opencl import devices as opencl
 
     before = dict(os.environ)
     with warnings.catch_warnings():

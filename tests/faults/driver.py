@@ -9,8 +9,9 @@ import os
 import signal
 import time
 
-from amst_hpc import bdv, register
-from amst_hpc.cli import main
+from amst_hpc.bdv.writer import BdvWriter
+from amst_hpc.cli.app import main
+from amst_hpc.passes import register
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
 
@@ -50,7 +51,7 @@ def dying(make):
 
 if __name__ == "__main__":
     register.Registrar.one = slow(register.Registrar.one, FAULTS.get("register", 0))
-    bdv.BdvWriter.write = slow(bdv.BdvWriter.write, FAULTS.get("write", 0))
+    BdvWriter.write = slow(BdvWriter.write, FAULTS.get("write", 0))
     if "crash" in FAULTS:
         register.make_refine = dying(register.make_refine)
     main()

@@ -28,7 +28,7 @@ import tifffile
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
-sys.path[:0] = [str(HERE.parent / "mpi"), str(CHECKOUT)]
+sys.path[:0] = [str(HERE.parent / "support"), str(CHECKOUT)]
 
 from jobs import (  # noqa: E402
     UNPRIVILEGED,
@@ -303,7 +303,7 @@ def full_disk_says_so(bench: Bench) -> list[Result]:
 
 def cut_journal(bench: Bench) -> list[Result]:
     """The journal of rank 1 cut at every byte of its last two records; some cuts are resumed."""
-    from amst_hpc.journal import records
+    from amst_hpc.job.journal import records
 
     base = bench.fresh("journal") / "out.h5"
     job = bench.start(2, base, "none")

@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 from scipy import ndimage
 
-from amst_hpc.coarse import Matcher
 from amst_hpc.config import Coarse, Refine
-from amst_hpc.refine import make_refine
-from amst_hpc.template import median_templates
+from amst_hpc.median import median_templates
+from amst_hpc.registration.coarse import Matcher
+from amst_hpc.registration.elastix import make_refine
 
 GROWTH = 0.05
 WARM_UP = 200

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
-from amst_hpc.bdv import BdvWriter
+from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout, split
 

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from launch import mpirun
 
-from amst_hpc.bdv import pyramid, verify_layer, write_xml
+from amst_hpc.bdv.metadata import write_xml
+from amst_hpc.bdv.mipmaps import pyramid
+from amst_hpc.bdv.verify import verify_layer
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
 

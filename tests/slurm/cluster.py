@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 
-from amst_hpc.journal import records
+from amst_hpc.job.journal import records
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PROGRAM = [sys.executable, "-m", "amst_hpc"]

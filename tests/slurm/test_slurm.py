@@ -225,7 +225,8 @@ STOPS_IN_GOOD_ORDER = (
 )
 PICK = """
 import os
-from amst_hpc.opencl import Device, candidates
+from amst_hpc.opencl.devices import Device
+from amst_hpc.opencl.devices import candidates
 ids = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
 seen = [Device(0, i, "CUDA", f"gpu{i}", "gpu", 1, f"of {n}") for i, n in enumerate(ids)]
 rank = int(os.environ["SLURM_LOCALID"])

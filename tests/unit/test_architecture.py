@@ -1,6 +1,6 @@
-"""The rooms of amst_hpc: imports point down, each heavy library has one home, start-up stays light.
+"""The rooms of amst_hpc: imports point down, each heavy library has one home, code stays small.
 
-A new module needs a level in LEVELS; a new use of a heavy library needs a reason to be in HOMES.
+A new folder needs a place in ROOMS; a new heavy library a home in HOMES.
 """
 
 import ast
@@ -14,42 +14,59 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "amst_hpc"
 
-ROOMS = {
-    12: "__main__",
-    11: "cli api",
-    10: "submit",
-    9: "check devices demo prealign apply evaluate status merge verify",
-    8: "pipeline blocks",
-    7: "register write report attempts",
-    6: "rundir manifest",
-    5: "findings inputs coarse",
-    4: "kernels phantom thumbnails estimate join sbatch",
-    3: "site slurm stack template opencl refine bdv journal parallel progress tiffs tissue",
-    2: "geometry ladder adjacent",
-    1: "config transform",
-    0: "__init__",
-}
-LEVELS = {module: level for level, modules in ROOMS.items() for module in modules.split()}
+ROOMS = [  # top down: a room imports from those below it, and from its own modules without a cycle
+    "__main__",
+    "cli",
+    "api",
+    "amst_main",
+    "pipeline",
+    "passes",
+    "cluster",
+    "preflight",
+    "quality",
+    "job",
+    "registration",
+    "synthetic",
+    "images",
+    "bdv",
+    "opencl",
+    "parallel",
+    "slice_result",
+    "geometry",
+    "config",
+    "correlation",
+    "averaging",
+    "median",
+    "transform",
+    "__init__",
+]
+PURE = {"slice_result", "geometry", "config", "correlation", "averaging", "median", "transform"}
 
 HOMES = {
-    "h5py": {"bdv", "join", "stack"},
-    "itk": {"refine"},
-    "matplotlib": {"report"},
-    "mpi4py": {"parallel"},
-    "pyelastix": {"refine"},
-    "pyopencl": {"opencl", "kernels"},
-    "rich": {"progress", "status"},
-    "silx": {"coarse"},
-    "skimage": {"coarse", "adjacent"},
-    "tifffile": {"stack", "tiffs", "phantom"},
-    "typer": {"cli"},
+    "h5py": "bdv",
+    "itk": "registration",
+    "matplotlib": "quality",
+    "mpi4py": "parallel",
+    "pybdv": "bdv",
+    "pyelastix": "registration",
+    "pyopencl": "opencl",
+    "rich": "job",
+    "silx": "opencl",
+    "skimage": "registration",
+    "tifffile": "images",
+    "typer": "cli",
+    "vigra": "registration",
 }
 LAZY = {"itk", "matplotlib", "mpi4py", "pyelastix", "pyopencl", "silx", "vigra"}
+
+LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 400, 40, 5
+# every option of a command, and every key of the original's interface, is an argument
+INTERFACES = {"cli", "amst_main"}
 
 
 @dataclass(frozen=True)
 class Import:
-    target: str  # dotted and absolute, with the imported name: amst_hpc.bdv.write
+    target: str  # dotted and absolute, with the imported name: amst_hpc.bdv.writer.BdvWriter
     line: int
     runs_at_import: bool  # False inside a function and under TYPE_CHECKING
 
@@ -59,11 +76,15 @@ class Import:
 
     @property
     def room(self) -> str | None:
-        """The module of amst_hpc that is imported; None for other libraries."""
+        """The folder (or file) of amst_hpc that is imported; None for other libraries."""
         if self.library != "amst_hpc":
             return None
         name = [*self.target.split("."), "__init__"][1]
         return "__init__" if name == "__version__" else name
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[0]
 
 
 def _is_type_checking(node: ast.AST) -> bool:
@@ -75,10 +96,8 @@ def _targets(node: ast.AST) -> list[str]:
     match node:
         case ast.Import():
             return [alias.name for alias in node.names]
-        case ast.ImportFrom():
-            origin = ["amst_hpc"] if node.level else []
-            origin += [node.module] if node.module else []
-            return [".".join([*origin, alias.name]) for alias in node.names]
+        case ast.ImportFrom(level=0, module=str() as origin):
+            return [f"{origin}.{alias.name}" for alias in node.names]
         case ast.Call(
             func=ast.Name(id="__import__" | "import_module") | ast.Attribute(attr="import_module"),
             args=[ast.Constant(value=str() as name), *_],
@@ -97,30 +116,31 @@ def find_imports(node: ast.AST, runs_at_import: bool = True) -> Iterator[Import]
 
 
 def order_faults(module: str, tree: ast.AST) -> Iterator[str]:
-    if module not in LEVELS:
-        yield f"{module} is in no room: give it a level in ROOMS of {Path(__file__).name}"
+    mine = room_of(module)
+    if mine not in ROOMS:
+        yield f"{mine} is in no room: give it a place in ROOMS of {Path(__file__).name}"
         return
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield f"line {node.lineno}: a relative import: say from where"
     for found in find_imports(tree):
         room = found.room
-        if room is None:
+        if room is None or room == mine:
             continue
-        if room not in LEVELS:
+        if room not in ROOMS:
             yield f"line {found.line}: {room} is in no room"
-        elif LEVELS[room] >= LEVELS[module]:
-            levels = f"{LEVELS[module]} to {LEVELS[room]}"
-            yield f"line {found.line}: {module} imports {room} (level {levels}, imports point down)"
+        elif ROOMS.index(room) < ROOMS.index(mine):
+            yield f"line {found.line}: {mine} imports {room}, which stands above it"
 
 
 def home_faults(module: str, tree: ast.AST) -> Iterator[str]:
     for found in find_imports(tree):
-        homes = HOMES.get(found.library)
-        if homes and module not in homes:
-            yield f"line {found.line}: {found.library} belongs in {' and '.join(sorted(homes))}"
+        home = HOMES.get(found.library)
+        if home and room_of(module) != home:
+            yield f"line {found.line}: {found.library} is at home in {home}"
 
 
 def lazy_faults(module: str, tree: ast.AST) -> Iterator[str]:
-    if LEVELS.get(module) not in (3, 4):
-        return
     for found in find_imports(tree):
         if found.runs_at_import and found.library in LAZY:
             yield f"line {found.line}: import {found.library} inside the function that needs it"
@@ -129,38 +149,77 @@ def lazy_faults(module: str, tree: ast.AST) -> Iterator[str]:
 def style_faults(module: str, tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         match node:
-            case ast.Call(func=ast.Name(id="print")) if module != "cli":
+            case ast.Call(func=ast.Name(id="print")):
                 yield f"line {node.lineno}: print: use logging"
             case ast.ExceptHandler(type=None):
                 yield f"line {node.lineno}: bare except: name the exceptions"
 
 
-RULES = [order_faults, home_faults, lazy_faults, style_faults]
+def size_faults(module: str, tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.FunctionDef):
+            continue
+        interface = room_of(module) in INTERFACES and not node.name.startswith("_")
+        lines = node.end_lineno - node.lineno + 1
+        if lines > LONGEST_FUNCTION and not interface:
+            yield f"line {node.lineno}: {node.name} has {lines} lines, at most {LONGEST_FUNCTION}"
+        arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+        count = len([a for a in arguments if a.arg not in ("self", "cls")])
+        if count > MOST_ARGUMENTS and not interface:
+            yield f"line {node.lineno}: {node.name} takes {count}, at most {MOST_ARGUMENTS}"
+
+
+RULES = [order_faults, home_faults, lazy_faults, style_faults, size_faults]
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: path.stem)
-def test_every_module_keeps_the_rules(path, rule):
-    module = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    faults = list(rule(module, ast.parse(path.read_text(encoding="utf-8"))))
-    assert not faults, "\n".join(f"{path.name}: {fault}" for fault in faults)
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_keeps_the_rules(module, rule):
+    text = MODULES[module].read_text(encoding="utf-8")
+    faults = list(rule(module, ast.parse(text)))
+    assert not faults, "\n".join(f"{module}: {fault}" for fault in faults)
+    assert len(text.splitlines()) <= LONGEST_FILE
+
+
+def test_no_cycle_between_modules():
+    above: dict[str, set[str]] = {}
+    for module, path in MODULES.items():
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = {found.target for found in find_imports(tree) if found.library == "amst_hpc"}
+        names = {t.removeprefix("amst_hpc.") for t in targets}
+        above[module] = {m for n in names for m in MODULES if n == m or n.rpartition(".")[0] == m}
+    done: set[str] = set()
+    while left := {m for m in above if m not in done}:
+        free = {m for m in left if above[m] - {m} <= done}
+        assert free, f"these import each other in a circle: {sorted(left)}"
+        done |= free
 
 
 @pytest.mark.parametrize(
     ("rule", "module", "source"),
     [
         (order_faults, "novel", ""),
-        (order_faults, "bdv", "from amst_hpc.pipeline import align"),
-        (order_faults, "bdv", "from .journal import Journal"),
-        (order_faults, "opencl", "def f():\n    from . import coarse"),
+        (order_faults, "bdv.file", "from amst_hpc.pipeline import align"),
+        (order_faults, "bdv.file", "from ..job.journal import Journal"),
+        (order_faults, "opencl.devices", "def f():\n    from amst_hpc.images import stack"),
         (order_faults, "config", "import amst_hpc.geometry"),
         (order_faults, "pipeline", "from amst_hpc import novel"),
-        (home_faults, "bdv", "from mpi4py import MPI"),
+        (home_faults, "bdv.file", "from mpi4py import MPI"),
         (home_faults, "pipeline", "def f():\n    import h5py"),
-        (home_faults, "devices", "importlib.import_module('itk')"),
-        (lazy_faults, "refine", "try:\n    import itk\nexcept ImportError:\n    itk = None"),
-        (style_faults, "bdv", "print(1)"),
-        (style_faults, "cli", "try:\n    f()\nexcept:\n    pass"),
+        (home_faults, "preflight.devices", "importlib.import_module('itk')"),
+        (
+            lazy_faults,
+            "registration.elastix",
+            "try:\n    import itk\nexcept ImportError:\n    pass",
+        ),
+        (style_faults, "bdv.file", "print(1)"),
+        (style_faults, "cli.app", "try:\n    f()\nexcept:\n    pass"),
+        (size_faults, "bdv.file", "def f(a, b, c, d, e, f): pass"),
+        (size_faults, "bdv.file", "def f():\n" + "    a = 1\n" * 40),
     ],
 )
 def test_rules_find_what_they_forbid(rule, module, source):
@@ -170,11 +229,11 @@ def test_rules_find_what_they_forbid(rule, module, source):
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("coarse", "from .opencl import devices\nfrom amst_hpc import __version__"),
-        ("pipeline", "from amst_hpc import bdv, geometry\nimport numpy"),
-        ("refine", "def f():\n    import itk"),
-        ("parallel", "if TYPE_CHECKING:\n    from mpi4py import MPI"),
-        ("cli", "import typer\nprint(1)"),
+        ("registration.coarse", "from amst_hpc.opencl.devices import find_devices\nimport scipy"),
+        ("pipeline", "from amst_hpc import __version__\nimport numpy"),
+        ("registration.elastix", "def f():\n    import itk"),
+        ("parallel.node", "if TYPE_CHECKING:\n    from mpi4py import MPI"),
+        ("cli.app", "import typer\ndef align(a, b, c, d, e, f): pass"),
     ],
 )
 def test_rules_leave_the_rest_alone(module, source):
@@ -183,8 +242,8 @@ def test_rules_leave_the_rest_alone(module, source):
 
 
 def test_command_line_starts_without_heavy_libraries():
-    code = f"import sys, amst_hpc.cli; print(*sorted({LAZY!r} & sys.modules.keys()))"
+    code = f"import sys, amst_hpc.cli.app; print(*sorted({LAZY!r} & sys.modules.keys()))"
     command = [sys.executable, "-c", code]
     started = subprocess.run(command, capture_output=True, text=True, check=False)
     assert started.returncode == 0, started.stderr
-    assert not started.stdout.split(), f"import amst_hpc.cli loads {started.stdout}"
+    assert not started.stdout.split(), f"import amst_hpc.cli.app loads {started.stdout}"

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matrices import invert
 from scipy import ndimage
 
 from amst_hpc.transform import (
@@ -11,7 +12,6 @@ from amst_hpc.transform import (
     compose,
     corners,
     displacement,
-    invert,
     is_whole_shift,
     resample,
     shift_whole,

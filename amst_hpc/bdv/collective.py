@@ -1,0 +1,72 @@
+"""The collective writer: all ranks write through parallel HDF5, which compresses."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc.bdv.chunks import Checksums, ChunkChecksums, chunk_grid, layer_chunks
+from amst_hpc.bdv.file import Target, cells, open_target
+from amst_hpc.geometry import Level
+
+Block = NDArray[Any]  # (z, y, x), uint8 or uint16
+
+WRITE_BYTES = 256 << 20  # in one collective write; MPI-IO counts end at 2 GB
+
+
+class CollectiveStore:
+    """All ranks write through parallel HDF5, which compresses."""
+
+    def __init__(self, target: Target, comm: Any) -> None:
+        self.layout = target.layout
+        self.file = open_target(target, driver="mpio", comm=comm)
+        self.transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
+        self.transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
+
+    def store(self, layer: int, levels: list[Block]) -> Checksums:
+        for k, level in enumerate(self.layout.levels):
+            block = levels[k] if levels else None
+            dataset = self.file[cells(k)]
+            for y, x in write_regions(level, dataset.dtype.itemsize):
+                self._write(dataset, layer * level.chunk[0], y, x, block)
+        checksums = ChunkChecksums(self.layout, levels)
+        for chunk in layer_chunks(self.layout, layer, levels):
+            checksums.add(chunk)
+        return checksums.grids
+
+    def _write(
+        self, dataset: h5py.Dataset, z: int, y: range, x: range, block: Block | None
+    ) -> None:
+        """One collective write of block[:, y, x]. h5py's own skips empty ones and would hang."""
+        in_file = dataset.id.get_space()
+        if block is None:
+            in_file.select_none()
+            in_memory, block = in_file, np.empty(0, dataset.dtype)
+        else:
+            count = (len(block), len(y), len(x))
+            in_file.select_hyperslab((z, y.start, x.start), count)
+            in_memory = h5py.h5s.create_simple(block.shape)
+            in_memory.select_hyperslab((0, y.start, x.start), count)
+        dataset.id.write(in_memory, in_file, block, dxpl=self.transfer)
+
+    def close(self) -> None:
+        self.file.close()
+
+    def abandon(self) -> None:
+        """Leave the file open: its close is collective and would wait for the other ranks."""
+
+
+def write_regions(level: Level, itemsize: int) -> list[tuple[range, range]]:
+    """The (y, x) regions of a layer for one collective write each: whole chunks, `WRITE_BYTES`."""
+    (_, height, width), (depth, chunk_y, chunk_x) = level.shape, level.chunk
+    chunk_bytes = depth * chunk_y * chunk_x * itemsize
+    columns = min(chunk_grid(level)[1], max(1, WRITE_BYTES // chunk_bytes))
+    rows = max(1, WRITE_BYTES // (chunk_bytes * columns))
+    return [
+        (range(y, min(y + rows * chunk_y, height)), range(x, min(x + columns * chunk_x, width)))
+        for y in range(0, height, rows * chunk_y)
+        for x in range(0, width, columns * chunk_x)
+    ]

@@ -1,0 +1,172 @@
+"""The HDF5 file of BigDataViewer: its datasets, tables and attributes.
+
+Setup 0, timepoint 0: level k is the dataset t00000/s00/k/cells, (z, y, x). Only the tables
+resolutions and subdivisions are xyz (`_tables`). uint16 is stored as it is, with the attribute
+dataType; `output.legacy` stores its bits as int16, as BigDataViewer before 10.4.6 expects them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc.config import InputError, Output
+from amst_hpc.geometry import Layout, Level
+
+LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
+
+
+HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises both, the latter where a close fails
+
+
+def cells(level: int) -> str:
+    """Name of the dataset of a mipmap level."""
+    return f"t00000/s00/{level}/cells"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The HDF5 file to write: where, how it is cut, what it holds and how it is compressed."""
+
+    path: Path
+    layout: Layout
+    dtype: np.dtype[Any]  # of the blocks
+    stored: np.dtype[Any]  # of the datasets; the same bits
+    compression: int  # gzip level; 0: none
+    legacy: bool
+    append: bool
+
+    @property
+    def shuffle(self) -> bool:
+        """Bytes of the same significance side by side: uint16 compresses better."""
+        return self.compression > 0 and self.stored.itemsize > 1
+
+
+def make_target(
+    path: Path,
+    layout: Layout,
+    dtype: np.dtype[Any] | type[np.generic] | str,
+    output: Output,
+    append: bool,
+) -> Target:
+    """The file that `output` asks for; dtype uint8 or uint16."""
+    dtype = np.dtype(dtype)
+    legacy = output.legacy and dtype == np.uint16
+    stored = np.dtype(np.int16) if legacy else dtype
+    return Target(path, layout, dtype, stored, output.compression, legacy, append)
+
+
+def open_target(target: Target, **driver: Any) -> h5py.File:
+    """The file, with its datasets; `driver` as in h5py.File.
+
+    Raises `InputError` if it cannot be opened, or is to be continued and does not suit.
+    """
+    mode = "r+" if target.append else "w"
+    try:
+        file = h5py.File(target.path, mode, libver=LIBVER, **driver)
+    except OSError as error:
+        raise InputError(f"{target.path}: cannot be opened for writing ({error})") from None
+    if not target.append:
+        _create_tables(file, target)
+        for k, level in enumerate(target.layout.levels):
+            _create_cells(file, k, level, target)
+    elif fault := find_target_mismatch(file, target):
+        file.close()
+        raise InputError(f"{target.path}: cannot be continued: {fault}")
+    return file
+
+
+def _tables(layout: Layout) -> dict[str, NDArray[Any]]:
+    """BigDataViewer's tables of the levels; the one place where zyx turns to xyz."""
+    resolutions = np.array([level.factors[::-1] for level in layout.levels], np.float64)
+    subdivisions = np.array([level.chunk[::-1] for level in layout.levels], np.int32)
+    return {"resolutions": resolutions, "subdivisions": subdivisions}
+
+
+def _create_tables(file: h5py.File, target: Target) -> None:
+    setup = file.create_group("s00")
+    for name, table in _tables(target.layout).items():
+        setup.create_dataset(name, data=table)
+    if not target.legacy:
+        setup.attrs["dataType"] = np.bytes_(target.dtype.name)
+
+
+def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None:
+    """The dataset of level k. Never filled: every chunk is written, and filling takes longer."""
+    gzip = {"compression": "gzip", "compression_opts": target.compression}
+    file.create_dataset(
+        cells(k),
+        shape=level.shape,
+        dtype=target.stored,
+        chunks=level.chunk,
+        fill_time="never",
+        shuffle=target.shuffle,
+        **(gzip if target.compression else {}),
+    )
+
+
+def find_target_mismatch(file: h5py.File, target: Target) -> str | None:
+    """What keeps a file from being continued, None if nothing does."""
+    for name, table in _tables(target.layout).items():
+        key = f"s00/{name}"
+        if key not in file or not np.array_equal(file[key], table):
+            return f"its {name} are not those of this run"
+    for k, level in enumerate(target.layout.levels):
+        if cells(k) not in file:
+            return f"it has no {cells(k)}"
+        found, gzip = file[cells(k)], "gzip" if target.compression else None
+        facts = (found.shape, found.chunks, str(found.dtype), found.compression, found.shuffle)
+        wanted = (level.shape, level.chunk, str(target.stored), gzip, target.shuffle)
+        # of a virtual dataset (`amst-hpc merge --link`) the chunks are those of the parts
+        same = facts[::2][:2] == wanted[::2][:2] if found.is_virtual else facts == wanted
+        if not same:
+            return f"{cells(k)} has (shape, chunks, dtype, gzip, shuffle) {facts}, not {wanted}"
+    return None
+
+
+@contextlib.contextmanager
+def naming_errors(path: Path) -> Iterator[None]:
+    """Errors of HDF5 as an OSError that names the file."""
+    try:
+        yield
+    except HDF5_ERRORS as error:
+        raise OSError(f"{path}: cannot be written ({error})") from error
+
+
+def contrast(path: Path) -> tuple[float, float]:
+    """Grey values to show as black and white: 0.5 and 99.5 % of the coarsest level.
+
+    Black is left out.
+    """
+    with h5py.File(path, "r") as file:
+        last = len(file["s00/resolutions"]) - 1
+        values = file[cells(last)][()]
+    if values.dtype == np.int16:
+        values = values.view(np.uint16)
+    values = values[values > 0]
+    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
+    return float(low), float(max(high, low + 1))
+
+
+def sync(path: Path) -> None:
+    """The file is on disk when this returns."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def is_parallel() -> bool:
+    """True if h5py can write collectively."""
+    return bool(h5py.get_config().mpi)
+
+
+def hdf5_version() -> str:
+    """Of the library that h5py uses."""
+    return str(h5py.version.hdf5_version)

@@ -1,0 +1,157 @@
+"""Commands that align: align, task, merge, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amst_hpc.cli.options import (
+    EXIT_FAILED,
+    EXIT_FELL_BACK,
+    ConfigOption,
+    DeviceOption,
+    MismatchOption,
+    PrealignedArgument,
+    RawArgument,
+    SetOption,
+    block_number,
+    errors,
+    ranks,
+    settings,
+    slice_range,
+    start_logging,
+)
+
+
+def align(
+    raw: RawArgument,
+    prealigned: PrealignedArgument,
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT.h5", help="the BigDataViewer file to make (or a folder for tif)"
+        ),
+    ],
+    config: ConfigOption = None,
+    changes: SetOption = None,
+    range_: Annotated[
+        str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
+    ] = None,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="the middle 200 slices, at most 1024 px: a quick look")
+    ] = False,
+    block: Annotated[
+        str | None,
+        typer.Option("--block", metavar="I/N", help="block I of N, into OUT.parts/ (see merge)"),
+    ] = None,
+    output_format: Annotated[str | None, typer.Option(help="bdv or tif")] = None,
+    device: DeviceOption = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="start anew where OUT exists")
+    ] = False,
+    allow_count_mismatch: MismatchOption = False,
+    strict: Annotated[
+        bool,
+        typer.Option(
+            "--strict",
+            help="a slice that falls back is an error: exit 1 and the list, nothing written "
+            "(all stays registered; without --strict the same line writes it)",
+        ),
+    ] = False,
+) -> None:
+    """Align RAW to the median template of PREALIGNED.
+    The same line again continues a job that ended early.
+    """
+    with ranks() as comm:
+        from amst_hpc import pipeline
+        from amst_hpc.images.pairing import Job
+        from amst_hpc.parallel.communicator import on_all_ranks
+
+        options = {"output.format": output_format, "coarse.device": device}
+        loaded = on_all_ranks(comm, lambda: settings(config, changes, options))
+        job = Job(
+            raw,
+            prealigned,
+            out,
+            slice_range(range_),
+            overwrite,
+            allow_count_mismatch,
+            strict=strict,
+        )
+        if preview:
+            from amst_hpc.images.pairing import prepare_preview
+
+            job, loaded = prepare_preview(job, loaded, comm)
+        if block is not None:
+            from amst_hpc.cluster.blocks import prepare_block
+
+            place = on_all_ranks(comm, lambda: block_number(block))
+            job, loaded = prepare_block(job, loaded, comm, *place)
+        outcome = pipeline.align(job, loaded, comm)
+    report_outcome(outcome, comm)
+
+
+def report_outcome(outcome: Any, comm: Any) -> None:
+    """The summary of a `pipeline.Outcome` on rank 0, and the exit code."""
+    if comm.rank == 0:
+        typer.echo(outcome.summary(), err=outcome.refused)
+    if outcome.refused:
+        raise typer.Exit(EXIT_FAILED)
+    if outcome.fallen_back:
+        raise typer.Exit(EXIT_FELL_BACK)
+
+
+def task(
+    manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="a table, see submit")],
+    number: Annotated[int, typer.Argument(metavar="N", help="its N-th stack, from 1")],
+    config: ConfigOption = None,
+    changes: SetOption = None,
+) -> None:
+    """Align one stack of a manifest: what each task of a job array runs."""
+    with ranks() as comm:
+        from amst_hpc import pipeline
+        from amst_hpc.cluster.manifest import pick_entry
+        from amst_hpc.parallel.communicator import on_all_ranks
+
+        entry = on_all_ranks(comm, lambda: pick_entry(manifest, number))
+        loaded = on_all_ranks(comm, lambda: entry.settings(config, changes or []))
+        outcome = pipeline.align(entry.job(), loaded, comm)
+    report_outcome(outcome, comm)
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="the file whose parts to join")],
+    link: Annotated[
+        bool, typer.Option("--link", help="read the parts where they are: no copies")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="start anew where OUT exists")
+    ] = False,
+) -> None:
+    """Join the parts that `align --block` made in OUT.parts/."""
+    with ranks() as comm:
+        from amst_hpc.passes.merge import merge as merge_parts
+
+        outcome = merge_parts(out, comm, link, overwrite)
+    report_outcome(outcome, comm)
+
+
+def demo(
+    folder: Annotated[Path, typer.Argument(metavar="[DIR]", help="where to put the stacks")] = Path(
+        "amst_demo"
+    ),
+    ranks_: Annotated[int, typer.Option("--ranks", help="MPI ranks to align on")] = 2,
+) -> None:
+    """Make a small synthetic FIB-SEM stack with known displacements, align it and say how
+    well that went.
+    """
+    with errors():
+        start_logging(0, 1)
+        from amst_hpc.synthetic.demo import run_demo
+
+        code, lines = run_demo(folder, ranks_)
+    for line in lines:
+        typer.echo(line)
+    raise typer.Exit(code)

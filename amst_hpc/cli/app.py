@@ -1,0 +1,49 @@
+"""The command line: each command parses, builds a `Config` and calls one function."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from amst_hpc import __version__
+from amst_hpc.cli.after import evaluate, report, verify
+from amst_hpc.cli.align import align, demo, merge, task
+from amst_hpc.cli.before import check, devices, show_config
+from amst_hpc.cli.slurm import status, submit
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    help="Align FIB-SEM image stacks to their median smoothed template (AMST), "
+    "on one machine or a cluster.",
+)
+for command in (align, task, submit, status, merge, check, verify, devices, demo, evaluate, report):
+    app.command()(command)
+app.command("config")(show_config)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"amst-hpc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")
+    ] = False,
+) -> None:
+    """Align FIB-SEM image stacks to their median smoothed template (AMST)."""
+
+
+def main() -> None:
+    """The console script."""
+    # One rank per core: a matrix library that starts a thread per core holds up the other ranks.
+    # It looks when numpy is imported, which no command has done yet.
+    for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(variable, "1")
+    app()

@@ -1,0 +1,59 @@
+"""Commands before a job: check, devices, config."""
+
+from __future__ import annotations
+
+import typer
+
+from amst_hpc.cli.options import (
+    EXIT_INPUT,
+    ConfigOption,
+    MismatchOption,
+    PrealignedArgument,
+    RawArgument,
+    SetOption,
+    errors,
+    ranks,
+    settings,
+)
+from amst_hpc.config import to_toml
+
+
+def check(
+    raw: RawArgument,
+    prealigned: PrealignedArgument,
+    config: ConfigOption = None,
+    changes: SetOption = None,
+    allow_count_mismatch: MismatchOption = False,
+) -> None:
+    """Read the header of every slice before the job; say what is wrong and what the job
+    will need.
+    """
+    with errors():
+        from amst_hpc.preflight.check import check_inputs
+
+        report = check_inputs(raw, prealigned, settings(config, changes, {}), allow_count_mismatch)
+    for line in report.lines:
+        typer.echo(line)
+    for fault in report.faults:
+        typer.echo(f"amst-hpc: {fault}", err=True)
+    if report.faults:
+        raise typer.Exit(EXIT_INPUT)
+
+
+def devices() -> None:
+    """Show the OpenCL devices as each rank would use them, and the MPI, HDF5 and elastix found."""
+    with ranks(copies=True) as comm:
+        from amst_hpc.preflight.devices import describe
+
+        lines, fault = describe(comm)
+    for line in lines:
+        typer.echo(line)
+    if fault:
+        typer.echo(f"amst-hpc: {fault}", err=True)
+        raise typer.Exit(EXIT_INPUT)
+
+
+def show_config(config: ConfigOption = None, changes: SetOption = None) -> None:
+    """Print the settings as TOML: the defaults, or those of --config and --set."""
+    with errors():
+        typer.echo(to_toml(settings(config, changes, {})), nl=False)

@@ -1,0 +1,148 @@
+"""What the commands share: their options, the communicator, errors as one line and a code."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from amst_hpc.config import Config, InputError, load_config
+
+EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK = 1, 2, 3
+
+
+log = logging.getLogger(__name__)
+
+
+RawArgument = Annotated[
+    str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
+]
+
+
+PrealignedArgument = Annotated[
+    str, typer.Argument(metavar="PREALIGNED", help="the coarsely pre-aligned stack")
+]
+
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="settings (TOML); see amst-hpc config")
+]
+
+
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting")
+]
+
+
+MismatchOption = Annotated[
+    bool, typer.Option("--allow-count-mismatch", help="align the slices that both stacks have")
+]
+
+
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="the same as --set coarse.device=...")
+]
+
+
+def tell(error: Exception | str) -> None:
+    """One line on stderr, whatever the names in it hold."""
+    typer.echo(f"amst-hpc: {' '.join(str(error).splitlines())}", err=True)
+
+
+@contextlib.contextmanager
+def errors() -> Iterator[None]:
+    """A fault of the user's is one line and exit 2."""
+    try:
+        yield
+    except InputError as error:
+        tell(error)
+        raise typer.Exit(EXIT_INPUT) from None
+
+
+@contextlib.contextmanager
+def ranks(copies: bool = False) -> Iterator[Any]:
+    """The communicator of a command that runs under mpirun.
+
+    What goes wrong becomes one line and an exit code.
+    """
+    from amst_hpc.parallel.communicator import guard, world
+    from amst_hpc.parallel.signals import EX_TEMPFAIL, Stopped, stop_at_once
+
+    stop_at_once()
+    with errors():
+        comm = world(copies)
+    start_logging(comm.rank, comm.size)
+    try:
+        with guard(comm):
+            yield comm
+    except InputError as error:
+        if comm.rank == 0:
+            tell(error)
+        raise typer.Exit(EXIT_INPUT) from None
+    except Stopped as stopped:
+        log.info("stopped in good order during %s; the same command continues", stopped)
+        raise typer.Exit(EX_TEMPFAIL) from None
+
+
+def start_logging(rank: int, size: int) -> None:
+    """INFO from rank 0, warnings from all; each line says which rank speaks."""
+    tag = f"rank {rank}: " if size > 1 else ""
+    logging.basicConfig(
+        level=logging.WARNING,
+        stream=sys.stderr,
+        format=f"%(asctime)s {tag}%(message)s",
+        datefmt="%H:%M:%S",
+        force=True,
+    )
+    logging.getLogger("amst_hpc").setLevel(logging.INFO if rank == 0 else logging.WARNING)
+
+
+def settings(
+    config: Path | None, changes: list[str] | None, options: Mapping[str, str | None]
+) -> Config:
+    """The configuration from --config, --set and options that are short for a --set."""
+    short = [f'{key}="{value}"' for key, value in options.items() if value is not None]
+    return load_config(config, [*(changes or []), *short])
+
+
+def block_number(text: str) -> tuple[int, int]:
+    """`I/N`, I from 1 to N."""
+    first, slash, last = text.partition("/")
+    if slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last):
+        return (int(first), int(last))
+    raise InputError(f"--block {text}: expected I/N with I from 1 to N")
+
+
+def slice_range(text: str | None) -> tuple[int | None, int | None]:
+    """`A:B` as in Python, either may be missing."""
+    if text is None:
+        return (None, None)
+    first, colon, last = text.partition(":")
+    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
+        raise InputError(f"--range {text}: expected A:B, two slice numbers")
+    return (int(first) if first else None, int(last) if last else None)
+
+
+def parse_area(text: str | None) -> tuple[int, int, int, int] | None:
+    """`Y0:Y1,X0:X1` in px. Raises `InputError`."""
+    if text is None:
+        return None
+    numbers = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
+    if numbers is None:
+        raise InputError(f"--area {text}: expected Y0:Y1,X0:X1, four pixel numbers")
+    y0, y1, x0, x1 = (int(n) for n in numbers.groups())
+    return y0, y1, x0, x1
+
+
+def parse_voxel_size(text: str) -> tuple[float, ...]:
+    """`Z,Y,X` in nm; empty for none. Raises `InputError`."""
+    try:
+        return tuple(float(part) for part in text.split(",")) if text else ()
+    except ValueError:
+        raise InputError(f"--voxel-size-nm {text}: expected three numbers, Z,Y,X") from None

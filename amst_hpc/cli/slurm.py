@@ -1,0 +1,73 @@
+"""Commands for a Slurm cluster: submit, status."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from amst_hpc.cli.options import ConfigOption, SetOption, errors, settings
+from amst_hpc.config import InputError
+
+
+def submit(
+    job: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RAW PREALIGNED OUT.h5]", help="one stack, as for align"),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", help="many stacks: a .tsv or .csv with raw, prealigned, output"),
+    ] = None,
+    blocks: Annotated[
+        int, typer.Option("--blocks", min=0, help="cut the stack into so many array tasks")
+    ] = 0,
+    site: Annotated[
+        Path | None, typer.Option("--site", help="default: ~/.config/amst-hpc/site.toml")
+    ] = None,
+    throttle: Annotated[
+        int | None, typer.Option("--throttle", min=0, help="array tasks at a time (0: all)")
+    ] = None,
+    config: ConfigOption = None,
+    changes: SetOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="send; without it, only show")] = False,
+) -> None:
+    """Write Slurm batch scripts for a job and show them; --yes sends them."""
+    with errors():
+        from amst_hpc.cluster.site import load_site
+        from amst_hpc.cluster.submit import plan_manifest, plan_stack, send_plan, settings_options
+        from amst_hpc.images.pairing import Job
+
+        place = load_site(site)
+        at_once = place.throttle if throttle is None else throttle
+        options = settings_options(config, changes or [])
+        if (manifest is None) != (job is not None and len(job) == 3):
+            raise InputError("submit: expected RAW PREALIGNED OUT.h5, or --manifest")
+        if manifest is not None:
+            plan = plan_manifest(manifest, config, changes or [], options, place, at_once)
+        else:
+            raw, prealigned, out = job or []
+            loaded = settings(config, changes, {})
+            plan = plan_stack(
+                Job(raw, prealigned, Path(out)), loaded, options, place, blocks, at_once
+            )
+        typer.echo(plan.show())
+        lines = send_plan(plan) if yes and plan.scripts else []
+    if plan.scripts and not yes:
+        lines = ["", "Nothing was sent. Send it with --yes."]
+    typer.echo("\n".join(lines))
+
+
+def status(
+    path: Annotated[
+        Path, typer.Argument(metavar="OUT.h5|MANIFEST", help="what align or submit was given")
+    ],
+) -> None:
+    """Show how far jobs are: slices registered and written, time left, reasons of failures."""
+    with errors():
+        from amst_hpc.cluster.status import show, table
+
+        found = show(path)
+    typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))

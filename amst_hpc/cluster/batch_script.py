@@ -1,0 +1,194 @@
+"""The batch scripts: what `submit` prints and sends. The files in `slurm/` are these scripts for an
+example site.
+
+A script starts the step in the background and waits, so that the signal that Slurm sends before the
+time limit, and at preemption, reaches the step: it stops in good order (exit code 75) and the job
+is put back into the queue. A step that dies is started again at most TRIES times; one that can make
+no headway says so and ends for good (`attempts`).
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from amst_hpc.cluster.site import Site
+
+TITLES = {
+    "align": "One stack, on several nodes:  sbatch align.sbatch",
+    "array": "Many stacks, one array task for each line of a manifest:  sbatch array.sbatch",
+    "blocks": "One stack, cut into blocks of layers, one array task each:\n"
+    "#     sbatch --parsable blocks.sbatch\n"
+    "# and then, with the number that it prints, merge.sbatch.",
+    "merge": "The parts that blocks.sbatch made become one file:\n"
+    "#     sbatch --dependency=afterok:NUMBER merge.sbatch",
+}
+
+
+STEPS = {
+    "align": 'align "$RAW" "$PREALIGNED" "$OUT" "${OPTIONS[@]}"',
+    "array": 'task "$MANIFEST" "$SLURM_ARRAY_TASK_ID" "${OPTIONS[@]}"',
+    "blocks": 'align "$RAW" "$PREALIGNED" "$OUT" --block "$SLURM_ARRAY_TASK_ID/$BLOCKS" '
+    '"${OPTIONS[@]}"',
+    "merge": 'merge "$OUT" "${OPTIONS[@]}"',
+}
+
+
+STEP = """\
+# ---- nothing to edit below
+TRIES=5
+trap 'kill -USR1 "$step"' USR1 TERM  # from Slurm to the step: stop in good order
+"${{MPI[@]}}" "${{AMST[@]}}" {step} &
+step=$!
+wait "$step"; code=$?
+# a signal ends `wait`, not the step
+while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+
+job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}  # this task alone
+job=${{job:-$SLURM_JOB_ID}}
+case $code in
+  0) exit 0 ;;
+  3) echo "finished, but some slices fell back: see slices.csv"; exit 0 ;;
+{stopped}  1 | 9 | {again}12[89] | 1[3-9][0-9])  # died: try again
+    ((${{SLURM_RESTART_COUNT:-0}} < TRIES)) || exit "$code" ;;
+  *) exit "$code" ;;  # bad input
+esac
+if [[ $(squeue --noheader --format=%T --job="$job") == RUNNING ]]; then  # not cancelled
+  echo "exit code $code: back into the queue"
+  scontrol requeue "$job"
+fi
+exit "$code"
+"""
+
+
+# a merge that was stopped begins anew: it must not do so for ever
+ENDS = {
+    "align": {"stopped": '  75) echo "stopped in good order" ;;\n', "again": ""},
+    "merge": {"stopped": "", "again": "75 | "},
+}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a job asks Slurm for, and why."""
+
+    nodes: int
+    ranks_per_node: int
+    memory_mb_per_rank: int
+    minutes: int
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """What a script does. `variables`: name, value and comment of its lines to edit; `array`: as
+    for --array.
+    """
+
+    kind: str
+    name: str
+    log: str
+    variables: tuple[tuple[str, str, str], ...]
+    options: tuple[str, ...] = ()
+    array: str = ""
+
+
+def render(work: BatchJob, size: Resources, site: Site) -> str:
+    """The text of a batch script."""
+    lines = ["#!/bin/bash", f"# {TITLES[work.kind]}"]
+    lines += [f"#SBATCH {directive}" for directive in directives(work, size, site)]
+    lines += ["", *(_variable(*entry) for entry in work.variables)]
+    command = STEPS[work.kind].split()[0]
+    lines += [f"OPTIONS=({shlex.join(work.options)})  # of amst-hpc {command}", ""]
+    lines += [*site.setup, *(f"module load {name}" for name in site.modules)]
+    lines += [f"AMST=({shlex.join(program(site))})"]
+    lines += [f"MPI=({site.mpi})", ""]
+    step = STEP.format(step=STEPS[work.kind], **ENDS["merge" if work.kind == "merge" else "align"])
+    return "\n".join(lines) + "\n" + step
+
+
+def _variable(name: str, value: str, comment: str) -> str:
+    return f"{name}={shlex.quote(value)}" + (f"  # {comment}" if comment else "")
+
+
+def _quoted(value: str) -> str:
+    """As the lines of #SBATCH take it: quotes where there is a space."""
+    return f'"{value}"' if " " in value else value
+
+
+def directives(work: BatchJob, size: Resources, site: Site) -> list[str]:
+    """The options of sbatch."""
+    found = [f"--job-name={_quoted(work.name)}", f"--output={_quoted(work.log)}"]
+    found += ["--open-mode=append"]
+    found += [f"--array={work.array}"] if work.array else []
+    found += [f"--nodes={size.nodes}", f"--ntasks-per-node={size.ranks_per_node}"]
+    found += ["--cpus-per-task=1", f"--mem={size.memory_mb_per_rank * size.ranks_per_node}M"]
+    found += [f"--time={size.minutes // 60:02d}:{size.minutes % 60:02d}:00"]
+    found += ["--requeue", f"--signal=B:USR1@{site.signal_seconds}"]
+    if work.kind != "merge" and site.gpus_per_node:
+        found += [f"--gpus-per-node={site.gpus_per_node}"]
+    found += [f"--partition={site.partition}"] if site.partition else []
+    found += [f"--account={site.account}"] if site.account else []
+    return [*found, *site.directives]
+
+
+def program(site: Site) -> list[str]:
+    """The start of the command line: the container, or the program of an environment."""
+    if not site.container:
+        return shlex.split(site.command)
+    return ["apptainer", "exec", *site.container_options, site.container, "amst-hpc"]
+
+
+def spans(count: int, largest: int) -> list[range]:
+    """`count` items as several arrays of at most `largest` tasks each: the items of each."""
+    return [range(start, min(start + largest, count)) for start in range(0, count, largest)]
+
+
+def array_option(count: int, throttle: int) -> str:
+    """`1-COUNT%THROTTLE`."""
+    return f"1-{count}" + (f"%{throttle}" if throttle else "")
+
+
+EXAMPLE_SITE = Site(container="amst-hpc.sif", container_options=("--nv",))
+
+
+EXAMPLE_SIZE = Resources(nodes=2, ranks_per_node=8, memory_mb_per_rank=3000, minutes=240)
+
+
+OPTIONAL = """\
+##SBATCH --gpus-per-node=1  (take one # away where it is wanted)
+##SBATCH --partition=...
+##SBATCH --account=...
+
+"""
+
+
+ALTERNATIVE = """\
+#AMST=("$HOME/amst_hpc/.venv/bin/amst-hpc")  # without a container
+#module load openmpi
+"""
+
+
+def examples() -> dict[str, str]:
+    """The files of `slurm/`: each script for an example job, to be edited."""
+    stack: Sequence[tuple[str, str, str]] = (
+        ("RAW", "raw", "folder of TIFF slices, multi-page TIFF, or file.h5:/dataset"),
+        ("PREALIGNED", "prealigned", "the same slices, coarsely aligned"),
+        ("OUT", "aligned.h5", ""),
+    )
+    manifest = ("MANIFEST", "stacks.tsv", "columns: raw, prealigned, output")
+    blocks = ("BLOCKS", "4", "as in --array")
+    works = [
+        BatchJob("align", "amst-align", "%x-%j.log", tuple(stack)),
+        BatchJob("array", "amst-array", "%x-%A_%a.log", (manifest,), array="1-5%2"),
+        BatchJob("blocks", "amst-blocks", "%x-%A_%a.log", (*stack, blocks), array="1-4"),
+        BatchJob("merge", "amst-merge", "%x-%j.log", (stack[2],)),
+    ]
+    made = {}
+    for work in works:
+        one = Resources(1, 1, EXAMPLE_SIZE.memory_mb_per_rank, 60)
+        text = render(work, one if work.kind == "merge" else EXAMPLE_SIZE, EXAMPLE_SITE)
+        text = text.replace("MPI=(", f"{ALTERNATIVE}MPI=(", 1)
+        made[f"{work.kind}.sbatch"] = text.replace("\n\n", f"\n{OPTIONAL}", 1)
+    return made

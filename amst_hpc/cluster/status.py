@@ -1,0 +1,221 @@
+"""`amst-hpc status`: how far a job is, from the files that it leaves; Slurm is asked as well where
+it is there.
+
+What was sent stands in `sent.tsv` (job, array task, output) in the folder `NAME.slurm/` beside a
+manifest or an output: so a line of a table finds its job.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from amst_hpc.cluster import slurm
+from amst_hpc.cluster.blocks import parts_folder, read_blocks
+from amst_hpc.cluster.manifest import read_manifest
+from amst_hpc.config import InputError
+from amst_hpc.job.failures import failure_reason, failure_time
+from amst_hpc.job.journal import records
+from amst_hpc.job.progress import duration
+from amst_hpc.job.run_folder import run_folder
+
+log = logging.getLogger(__name__)
+
+
+SILENT_SECONDS = 300.0
+"""A run whose journal has not grown for so long is taken to have ended without a word."""
+
+
+WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
+
+
+COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
+
+
+@dataclass(frozen=True)
+class Status:
+    """A job: its state (waiting, running, stopped, done, failed), slices, slices per second, reason
+    of a failure.
+    """
+
+    output: Path
+    state: str
+    total: int = 0
+    registered: int = 0
+    written: int = 0
+    fallen_back: int = 0
+    rate: float = 0.0
+    reason: str = ""
+
+    @property
+    def left(self) -> str:
+        """Time that registration still needs at this rate."""
+        missing = self.total - self.registered
+        return duration(missing / self.rate) if missing and self.rate else ""
+
+
+def slurm_folder(path: Path) -> Path:
+    """`NAME.slurm` beside a manifest or an output: scripts, logs and what was sent."""
+    return path.with_suffix(".slurm")
+
+
+def show(path: Path) -> list[Status]:
+    """The jobs of a manifest, the parts of an output that is made in blocks, or one output. Raises
+    `InputError`.
+    """
+    if path.suffix in (".tsv", ".csv", ".txt"):
+        outputs = [entry.output for entry in read_manifest(path)]
+    elif parts_folder(path).is_dir() and not path.with_suffix(".xml").exists():
+        blocks = read_blocks(path)
+        outputs = [*(blocks.part(path, n + 1) for n in range(len(blocks.ranges))), path]
+    elif run_folder(path).is_dir() or failure_reason(path) or slurm_folder(path).is_dir():
+        outputs = [path]
+    else:
+        raise InputError(f"{path}: no job has begun there; expected an output or a manifest")
+    try:
+        queue = slurm.queued()
+    except InputError as error:
+        log.warning("%s", error)
+        queue = None
+    return with_slurm([read_status(out) for out in outputs], sent(path), queue)
+
+
+def read_status(out: Path) -> Status:
+    """What the files of one job say."""
+    folder = run_folder(out)
+    began = _began(folder)
+    if not began:
+        return Status(
+            out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
+        )
+    start, stop = began["output"]["range"]
+    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] == "slice"}
+    mine = [record for z, record in found.items() if start <= z < stop]
+    state = _state(out, folder)
+    total = stop - start
+    status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
+    written = total if state == "done" else min(total, _written(folder / "journal"))
+    fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
+    why = (failure_reason(out) or WORDLESS) if state == "failed" else ""
+    return replace(status, written=written, fallen_back=fallen, reason=why)
+
+
+def _began(folder: Path) -> dict[str, Any]:
+    """The fingerprint of the job; empty if it has not begun."""
+    try:
+        found: dict[str, Any] = json.loads((folder / "journal" / "fingerprint.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _state(out: Path, folder: Path) -> str:
+    """done, failed, running or stopped."""
+    begun = _changed(folder / "journal" / "fingerprint.json")
+    if out.exists() and _changed(folder / "run.json") >= begun:
+        return "done"
+    logs = list((folder / "journal").glob("*.log"))
+    last = max((_changed(path) for path in logs), default=0.0)
+    if failure_time(out) >= max(last, begun):
+        return "failed"
+    attempt = max((path.name.split("-")[0] for path in logs), default="")
+    open_ended = any((folder / "journal").glob(f"{attempt}-*.crash")) if attempt else False
+    if not open_ended and begun <= last:
+        return "stopped"
+    return "running" if time.time() - max(last, begun) < SILENT_SECONDS else "failed"
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _rate(journal: Path) -> float:
+    """Slices per second of all ranks of the last try together, start-up not counted."""
+    logs = sorted(path.name for path in journal.glob("*.register.log"))
+    last = [name for name in logs if name.split("-")[0] == logs[-1].split("-")[0]]
+    rate = 0.0
+    for name in last:
+        times = [sum(r["seconds"].values()) for r in records(journal, name) if r["kind"] == "slice"]
+        rate += len(times) / sum(times) if sum(times) else 0.0
+    return rate
+
+
+def _written(journal: Path) -> int:
+    """Slices in the layers that are written."""
+    found = list(records(journal, "*.write.log"))
+    depth = next((r["layer_depth"] for r in found if r["kind"] == "begun"), 0)
+    return len({r["layer"] for r in found if r["kind"] == "layer"}) * int(depth)
+
+
+def _fallen_back(folder: Path) -> int:
+    with (folder / "slices.csv").open() as file:
+        return sum(row["status"] != "affine" for row in csv.DictReader(file))
+
+
+def sent(path: Path) -> dict[Path, slurm.TaskId]:
+    """The job that was last sent for each output (its whole path)."""
+    try:
+        lines = (slurm_folder(path) / "sent.tsv").read_text().splitlines()
+    except OSError:
+        return {}
+    rows = [line.split("\t") for line in lines]
+    return {Path(row[2]): (row[0], row[1]) for row in rows if len(row) == 3}
+
+
+def with_slurm(
+    found: Sequence[Status],
+    jobs: Mapping[Path, slurm.TaskId],
+    queue: Mapping[slurm.TaskId, str] | None,
+) -> list[Status]:
+    """The states with what Slurm knows: whether a job waits or runs, and how one ended that left no
+    word.
+    """
+    if queue is None:
+        return list(found)
+    return [_ask(status, jobs.get(status.output.resolve()), queue) for status in found]
+
+
+def _ask(status: Status, place: slurm.TaskId | None, queue: Mapping[slurm.TaskId, str]) -> Status:
+    if place is None or status.state == "done":
+        return status
+    state = queue.get(place, "")
+    if state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"):
+        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
+    if state:
+        return replace(status, state="running", reason="")
+    if status.state == "stopped" or status.reason not in ("", WORDLESS):
+        return status
+    ended = slurm.ended(place)
+    why = WORDLESS if status.total else "ended before it began: see its log"
+    return replace(status, state="failed", reason=why + (f"; Slurm says {ended}" if ended else ""))
+
+
+def table(found: Sequence[Status], title: str, width: int | None) -> str:
+    """The states as a table, with their numbers in the title; `width` in characters."""
+    counts = Counter(status.state for status in found)
+    told = ", ".join(f"{number} {state}" for state, number in counts.items())
+    made = Table(title=f"{title}: {told}", title_justify="left")
+    for column in COLUMNS:
+        made.add_column(column, overflow="fold")
+    for s in found:
+        rate = f"{s.rate:.2f}" if s.rate else ""
+        slices = f"{s.registered}/{s.total}" if s.total else ""
+        numbers = (slices, str(s.written), str(s.fallen_back)) if s.total else ("", "", "")
+        made.add_row(s.output.name, s.state, *numbers, rate, s.left, s.reason)
+    console = Console(width=width)
+    with console.capture() as capture:
+        console.print(made)
+    return capture.get().rstrip()

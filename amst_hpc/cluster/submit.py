@@ -1,0 +1,301 @@
+"""`amst-hpc submit`: batch scripts for a job, shown, and sent when asked to.
+
+A job is one stack, one stack in blocks (an array and the merge after it), or a manifest (arrays of
+one stack per task, of those stacks alone that are neither finished nor in the queue). Scripts, logs
+and the list of what was sent go to `NAME.slurm/` beside the output or the manifest; nothing is
+written before everything is checked.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from amst_hpc.cluster import slurm
+from amst_hpc.cluster.batch_script import BatchJob, Resources, array_option, render, spans
+from amst_hpc.cluster.blocks import plan_blocks
+from amst_hpc.cluster.manifest import (
+    Entry,
+    check_entries,
+    open_entry,
+    read_manifest,
+    write_manifest,
+)
+from amst_hpc.cluster.site import Site
+from amst_hpc.cluster.status import read_status, sent, slurm_folder
+from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.images.pairing import Inputs, Job
+from amst_hpc.job.journal import write_whole
+from amst_hpc.job.progress import duration
+from amst_hpc.preflight.estimate import JobEstimate, estimate
+
+AIM_SECONDS = 3600.0
+"""More nodes are taken until a stack is expected to take no longer."""
+
+
+START_SECONDS = 120.0
+
+
+LEAST_SLICES = 8
+"""Slices of a rank: with fewer, starting it takes longer than its work."""
+
+
+SPARE = 3.0
+
+
+LAYER_SLICES = 16
+
+
+MERGE_BYTES_PER_SECOND = 10e6
+"""A tenth of what was seen: layers whose transforms changed at the joints are made anew."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A script to send. `after`: how it waits for the one before it (afterok, afterany), empty: it
+    does not.
+
+    `tasks`: the output of each array task, or the one output; `entries`: the manifest that goes
+    with it.
+    """
+
+    name: str
+    text: str
+    tasks: tuple[Path, ...]
+    array: bool = False
+    after: str = ""
+    entries: tuple[Entry, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would be sent: scripts in this order, where they will stand, and why they are as they
+    are.
+    """
+
+    folder: Path
+    scripts: tuple[Script, ...]
+    reasons: tuple[str, ...]
+    follow: Path
+
+    def show(self) -> str:
+        """For the reader."""
+        parts = [f"# {reason}" for reason in self.reasons]
+        for script in self.scripts:
+            waits = f"  (waits: {script.after} the one before)" if script.after else ""
+            parts += ["", f"==== {self.folder / script.name}{waits}", script.text.rstrip()]
+        return "\n".join(parts)
+
+
+def size_job(need: JobEstimate, site: Site) -> Resources:
+    """Ranks, nodes, memory and time for a stack; with the reasoning."""
+    slack = LAYER_SLICES * need.slice_bytes * 3
+    memory_mb = math.ceil((1.2 * need.rank_bytes + slack) / 1e8) * 100
+    fitting = int(site.memory_gb_per_node * 1000 // memory_mb) or site.ranks_per_node
+    per_node = min(site.ranks_per_node, fitting)
+    useful = max(1, need.slices // LEAST_SLICES)
+    nodes = min(math.ceil(need.seconds / (per_node * AIM_SECONDS)), site.nodes, useful)
+    per_node = min(per_node, math.ceil(useful / nodes))
+    ranks = nodes * per_node
+    seconds = START_SECONDS + need.seconds / ranks * 1.15
+    wanted = math.ceil(SPARE * seconds / 60) + 5
+    minutes = min(wanted, int(site.hours * 60))
+    size = Resources(nodes, per_node, memory_mb, minutes)
+    return replace(size, reasons=_reasons(need, site, size, seconds, wanted > minutes))
+
+
+def _reasons(
+    need: JobEstimate, site: Site, size: Resources, seconds: float, cut: bool
+) -> tuple[str, ...]:
+    """Why a job asks for this; `seconds` that it is expected to take, `cut` by the site's limit."""
+    each, all_of_it = need.seconds / need.slices, duration(need.seconds)
+    ranks = f"{size.nodes} x {size.ranks_per_node} ranks"
+    most = f"{site.nodes} x {site.ranks_per_node}"
+    parts = f"libraries and images {need.rank_bytes / 1e9:.1f} GB, a fifth to spare"
+    limit = f", cut to the {site.hours:g} h of the site" if cut else ""
+    return (
+        f"{need.slices} slices, {each:.1f} s each on one core: {all_of_it} in all",
+        f"{ranks}: at most {most} by the site file, {LEAST_SLICES} slices or more for each",
+        f"about {duration(seconds)} with start and writing",
+        f"memory {size.memory_mb_per_rank / 1000:.1f} GB per rank: {parts}, and layers",
+        f"time limit {size.minutes} min: {SPARE:.0f} times the estimate and 5 min{limit}",
+        "at the limit the job stops in good order, goes back into the queue and continues",
+    )
+
+
+def plan_stack(
+    job: Job, config: Config, options: Sequence[str], site: Site, blocks: int, throttle: int
+) -> Plan:
+    """One stack: one job, or `blocks` array tasks and a merge. Raises `InputError`."""
+    _refuse_twice(job.out)
+    inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
+    folder, name = slurm_folder(job.out), f"amst-{job.out.stem}"
+    stack = (("RAW", job.raw, ""), ("PREALIGNED", job.prealigned, ""), ("OUT", str(job.out), ""))
+    log = _log(folder, "%x-%j.log")
+    if not blocks:
+        size = size_job(_need(inputs, config), site)
+        work = BatchJob("align", name, log, stack, tuple(options))
+        script = Script("align.sbatch", render(work, size, site), (job.out,))
+        return Plan(folder, (script,), size.reasons, job.out)
+    cut = plan_blocks(job, config, inputs, blocks)
+    if blocks > slurm.largest_array():
+        raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
+    largest = max(stop - start for start, stop in cut.ranges)
+    size = size_job(_need(inputs, config, largest), site)
+    parts = tuple(cut.part(job.out, block + 1) for block in range(blocks))
+    variables = (*stack, ("BLOCKS", str(blocks), ""))
+    array_log, tasks = _log(folder, "%x-%A_%a.log"), array_option(blocks, throttle)
+    array = BatchJob("blocks", name, array_log, variables, tuple(options), tasks)
+    minutes = 30 + int(_need(inputs, config).output_bytes / MERGE_BYTES_PER_SECOND / 60)
+    alone = Resources(1, 1, size.memory_mb_per_rank, min(minutes, int(site.hours * 60)))
+    merge = BatchJob("merge", f"{name}-merge", log, (stack[2],))
+    scripts = (
+        Script("blocks.sbatch", render(array, size, site), parts, array=True),
+        Script("merge.sbatch", render(merge, alone, site), (job.out,), after="afterok"),
+    )
+    reason = f"{blocks} blocks of at most {largest} slices, whole layers of {cut.layer}; for each:"
+    return Plan(folder, scripts, (reason, *size.reasons), job.out)
+
+
+def _refuse_twice(out: Path) -> None:
+    """Two jobs must not write one output, or one of its parts. Raises `InputError`."""
+    for job, _ in _in_queue(sent(out)).values():
+        raise InputError(f"OUT {out}: job {job} for it is in the queue; expected none")
+
+
+def _in_queue(jobs: Mapping[Path, slurm.TaskId]) -> dict[Path, slurm.TaskId]:
+    """Those that wait or run; Slurm is not asked where none was sent."""
+    queue = (slurm.queued() or {}) if jobs else {}
+    return {out: place for out, place in jobs.items() if place in queue}
+
+
+def plan_manifest(
+    path: Path, config: Path | None, changes: Sequence[str], options: Sequence[str], site: Site,
+    throttle: int,
+) -> Plan:  # fmt: skip
+    """The stacks of a manifest that are neither finished nor in the queue.
+
+    Raises `InputError` with a line for each fault.
+    """
+    entries = read_manifest(path)
+    faults, opened = check_entries(entries, config, changes)
+    if faults:
+        raise InputError("\n".join(faults))
+    left = _left(path, [entry.output for entry in entries])
+    rest = [(e, i) for e, i in zip(entries, opened, strict=True) if e.output in left]
+    folder = slurm_folder(path)
+    told = f"{len(rest)} of {len(entries)} stacks of {path} are neither finished nor in the queue"
+    if not rest:
+        return Plan(folder, (), (told,), path)
+    needs = [_need(i, e.settings(config, changes)) for e, i in rest]
+    size = size_job(max(needs, key=lambda need: need.seconds), site)
+    scripts = _arrays(path, [entry for entry, _ in rest], options, size, site, throttle)
+    return Plan(folder, scripts, (told, "sizes by the largest of them:", *size.reasons), path)
+
+
+def _arrays(
+    path: Path, entries: Sequence[Entry], options: Sequence[str], size: Resources, site: Site,
+    throttle: int,
+) -> tuple[Script, ...]:  # fmt: skip
+    """An array for these stacks, or several where Slurm takes no array so large.
+
+    With a throttle, one waits for the other: it is meant for all of them together.
+    """
+    folder = slurm_folder(path)
+    number = 1 + max((int(path.stem) for path in folder.glob("[0-9]*.tsv")), default=0)
+    scripts = []
+    for n, span in enumerate(spans(len(entries), slurm.largest_array())):
+        some = tuple(entries[i] for i in span)
+        name, note = f"{number + n:04d}", f"{len(some)} stacks of {path.name}"
+        work = BatchJob(
+            kind="array",
+            name=f"amst-{path.stem}",
+            log=_log(folder, "%x-%A_%a.log"),
+            variables=(("MANIFEST", str(folder / f"{name}.tsv"), note),),
+            options=tuple(options),
+            array=array_option(len(some), throttle),
+        )
+        outputs = tuple(entry.output for entry in some)
+        after = "afterany" if n and throttle else ""
+        text = render(work, size, site)
+        scripts.append(Script(f"{name}.sbatch", text, outputs, True, after, some))
+    return tuple(scripts)
+
+
+def _log(folder: Path, pattern: str) -> str:
+    """The file of a job's output, as sbatch takes it: % stands for numbers and names there."""
+    return f"{str(folder).replace('%', '%%')}/{pattern}"
+
+
+def _need(inputs: Inputs, config: Config, depth: int = 0) -> JobEstimate:
+    return estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config)
+
+
+def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:
+    """The outputs that are neither finished nor in Slurm's queue."""
+    waiting = _in_queue(sent(manifest))
+    return {
+        out for out in outputs if out.resolve() not in waiting and read_status(out).state != "done"
+    }
+
+
+def send_plan(plan: Plan) -> list[str]:
+    """Write the scripts, have Slurm look at all of them, send them; the job numbers and how to
+    follow.
+
+    Raises `InputError` if Slurm refuses one; it names what was sent before.
+    """
+    try:
+        plan.folder.mkdir(exist_ok=True)
+        for script in plan.scripts:
+            write_whole(plan.folder / script.name, script.text)
+            if script.entries:
+                write_manifest((plan.folder / script.name).with_suffix(".tsv"), script.entries)
+    except OSError as error:
+        raise InputError(f"{plan.folder}: cannot be written ({error.strerror})") from None
+    lines = [slurm.test(plan.folder / script.name) for script in plan.scripts]
+    jobs: list[str] = []
+    for script in plan.scripts:
+        waits = f"{script.after}:{jobs[-1]}" if script.after else ""
+        try:
+            jobs.append(slurm.send(plan.folder / script.name, waits))
+        except InputError as error:
+            before = f"; sent before it: job {' '.join(jobs)}, to end with scancel" if jobs else ""
+            raise InputError(f"{error}{before}") from None
+        _record(plan.folder, jobs[-1], script)
+        tasks = f", {len(script.tasks)} array tasks" if script.array else ""
+        lines.append(f"sent: job {jobs[-1]} ({script.name}{tasks}{', ' + waits if waits else ''})")
+    lines += [f"follow: amst-hpc status {plan.follow}", f"logs: {plan.folder}/*.log"]
+    return [*lines, f"end: scancel {' '.join(jobs)}"]
+
+
+def _record(folder: Path, job: str, script: Script) -> None:
+    """Append to `sent.tsv`: job, array task, output."""
+    with (folder / "sent.tsv").open("a") as file:
+        for n, out in enumerate(script.tasks, 1):
+            file.write(f"{job}\t{n if script.array else ''}\t{out.resolve()}\n")
+
+
+def settings_options(config: Path | None, changes: Sequence[str]) -> list[str]:
+    """--config and --set as they go into the scripts; checked. Raises `InputError`.
+
+    What the file says now goes in, not its name: who edits it later changes no job that waits.
+    """
+    load_config(config, changes)
+    tree = tomllib.loads(config.read_text()) if config else {}
+    return [word for change in (*_flat(tree), *changes) for word in ("--set", change)]
+
+
+def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """`section.key=value` for each value of nested tables, written as JSON, which TOML reads."""
+    for key, value in tree.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{name}.")
+        else:
+            yield f"{name}={json.dumps(value)}"

@@ -1,0 +1,163 @@
+"""The two stacks of a job, opened and checked before any work starts.
+
+The header of every slice is read once, shared out over the ranks: a slice that is missing, cut
+short, of another size or dtype ends the job with one line that names it. Nothing is written here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from amst_hpc.config import Config, InputError
+from amst_hpc.geometry import split
+from amst_hpc.images.opening import open_stack
+from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
+from amst_hpc.parallel.communicator import on_all_ranks
+
+PREVIEW_SLICES = 200
+
+
+PREVIEW_SIZE = 1024  # px
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to align, as named on the command line.
+
+    preview : factor by which every slice is averaged down; 0: this is no preview.
+    """
+
+    raw: str
+    prealigned: str
+    out: Path
+    range: tuple[int | None, int | None] = (None, None)
+    overwrite: bool = False
+    allow_count_mismatch: bool = False
+    intermediates: bool = False
+    strict: bool = False
+    preview: int = 0
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The opened stacks.
+
+    `shape` (y, x) of the output, `select` the slices to align, `depth` those there are.
+    """
+
+    raw: Stack
+    prealigned: Stack
+    depth: int
+    shape: tuple[int, int]
+    dtype: str
+    select: range
+
+    @property
+    def slice_bytes(self) -> int:
+        """Of a slice of the output, full size."""
+        return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+
+def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:
+    """Open both stacks and check the header of every slice, shared out over the ranks.
+
+    Raises `InputError`.
+    """
+    raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
+    depth = common_depth(raw, prealigned, job.allow_count_mismatch)
+    select = _select(job.range, depth)
+    share = split(depth, comm.size)[comm.rank]
+    first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
+    faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
+    if config.output.format == "bdv":
+        faults += (
+            [] if job.out.suffix == ".h5" else [f"OUT {job.out}: expected a name that ends in .h5"]
+        )
+    faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
+    if faults:
+        more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
+        raise InputError(faults[0] + more)
+    return Inputs(raw, prealigned, depth, first[1].shape, first[0].dtype, select)
+
+
+def _open_both(job: Job) -> tuple[Stack, Stack]:
+    raw, prealigned = open_stack(job.raw, "RAW"), open_stack(job.prealigned, "PREALIGNED")
+    if job.preview > 1:
+        return Averaged(raw, job.preview), Averaged(prealigned, job.preview)
+    return raw, prealigned
+
+
+def prepare_preview(job: Job, config: Config, comm: Any) -> tuple[Job, Config]:
+    """The job and the settings of a quick look: the middle slices, averaged down.
+
+    Raises `InputError`.
+    """
+    raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
+    select = _select(job.range, common_depth(raw, prealigned, job.allow_count_mismatch))
+    shape = on_all_ranks(comm, lambda: prealigned.header(select.start)).shape
+    factor = max(1, -(-max(shape) // PREVIEW_SIZE))
+    count = min(len(select), PREVIEW_SLICES)
+    start = select.start + (len(select) - count) // 2
+    voxel = config.output.voxel_size_nm
+    if voxel:
+        voxel = (voxel[0], voxel[1] * factor, voxel[2] * factor)
+    output = dataclasses.replace(config.output, voxel_size_nm=voxel)
+    return (
+        dataclasses.replace(job, range=(start, start + count), preview=factor),
+        dataclasses.replace(config, output=output),
+    )
+
+
+def slice_faults(
+    raw: Stack, prealigned: Stack, z: int, first_raw: Header, first_prealigned: Header
+) -> list[str]:
+    """What is wrong with slice z of either stack: unreadable, cut short, another size or dtype."""
+    faults = []
+    for stack, first, option in (
+        (raw, first_raw, "RAW"),
+        (prealigned, first_prealigned, "PREALIGNED"),
+    ):
+        try:
+            header = stack.header(z)
+            name = f"{option} {stack.source} slice {stack.names[z]}"
+            if header.dtype != first.dtype:
+                faults.append(
+                    f"{name}: dtype {header.dtype}, expected {first.dtype} as in {stack.names[0]}"
+                )
+            elif header.shape != first_prealigned.shape and stack is prealigned:
+                faults.append(
+                    f"{name}: size {header.shape} (y, x), "
+                    f"expected {first.shape} as in {stack.names[0]}"
+                )
+            elif header.shape != first_prealigned.shape:
+                fit_to(stack.read(z), first_prealigned.shape, name)
+        except SliceError as error:
+            faults.append(f"{option} {error}")
+    return faults
+
+
+def common_depth(raw: Stack, prealigned: Stack, allow_mismatch: bool) -> int:
+    counts = len(raw.names), len(prealigned.names)
+    if counts[0] != counts[1] and not allow_mismatch:
+        raise InputError(
+            f"RAW {raw.source} has {counts[0]} slices, PREALIGNED {prealigned.source} {counts[1]}: "
+            "expected the same number (--allow-count-mismatch aligns the common part)"
+        )
+    if min(counts) == 0:
+        raise InputError(f"RAW {raw.source}: no slices")
+    return min(counts)
+
+
+def _select(wanted: tuple[int | None, int | None], depth: int) -> range:
+    start, stop = (
+        (0 if wanted[0] is None else wanted[0]),
+        (depth if wanted[1] is None else wanted[1]),
+    )
+    if not 0 <= start < stop <= depth:
+        raise InputError(f"--range {start}:{stop}: expected a part of 0:{depth}")
+    return range(start, stop)

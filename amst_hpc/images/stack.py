@@ -1,0 +1,154 @@
+"""Slice stacks: what every format offers. Slices are (y, x) uint8 or uint16.
+
+`Stack.header` reads what stands before the pixels of one slice and finds a file that is cut short
+without decoding it; `Stack.read` gives the pixels.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc.config import InputError
+from amst_hpc.transform import Matrix, translation
+
+Slice = NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a slice is, before its pixels are read."""
+
+    shape: tuple[int, int]
+    dtype: str
+
+
+class SliceError(InputError):
+    """A slice that cannot be read; the message names the file."""
+
+
+class Stack(Protocol):
+    """A series of slices, z = 0..depth-1."""
+
+    source: str
+    names: list[str]
+
+    def header(self, z: int) -> Header:
+        """Shape and dtype of slice z.
+
+        Raises `SliceError` if it is missing, cut short or of the wrong kind.
+        """
+
+    def read(self, z: int) -> Slice:
+        """The pixels of slice z, (y, x). Raises `SliceError`."""
+
+    def is_constant(self, z: int) -> bool:
+        """True if a sample of the slice holds one grey value only (a black slice)."""
+
+    def stamp(self, z: int) -> str:
+        """File, size and modification time: changes when the slice does."""
+
+
+def number_gaps(names: list[str]) -> list[str]:
+    """The missing numbers of a series whose names differ in their last number only.
+
+    Each as 'after NAME: n missing'.
+    """
+    found = [re.match(r"(.*?)(\d+)\D*$", Path(name).stem) for name in names]
+    if len(names) < 3 or not all(found) or len({m[1] for m in found if m}) > 1:
+        return []
+    numbers = [int(m[2]) for m in found if m]
+    step = min(b - a for a, b in pairwise(numbers))
+    return [
+        f"after {name}: {(b - a) // step - 1} missing"
+        for name, a, b in zip(names, numbers, numbers[1:], strict=False)
+        if step > 0 and b - a > step
+    ]
+
+
+def native_order(image: Slice) -> Slice:
+    return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
+
+
+def array_header(volume: Slice, name: str) -> Header:
+    if volume.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise SliceError(f"{name}: dtype {volume.dtype}, expected uint8 or uint16")
+    return Header((volume.shape[1], volume.shape[2]), volume.dtype.newbyteorder("=").name)
+
+
+def sample_rows(image: Slice) -> list[Slice]:
+    return [image[:: max(1, image.shape[0] // 32)]]
+
+
+def is_constant_sample(samples: list[Slice]) -> bool:
+    values = {int(f(sample)) for sample in samples for f in (np.min, np.max)}
+    return len(values) <= 1
+
+
+def file_stamp(path: Path) -> str:
+    status = path.stat()
+    return f"{path.name}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return text[0] if text else type(error).__name__
+
+
+class Averaged:
+    """A stack with every slice averaged down by `factor`; a rest at the edge is left out."""
+
+    def __init__(self, stack: Stack, factor: int) -> None:
+        self.stack, self.factor = stack, factor
+        self.source, self.names = stack.source, stack.names
+
+    def header(self, z: int) -> Header:
+        """See `Stack`."""
+        header = self.stack.header(z)
+        height, width = header.shape
+        return Header((height // self.factor, width // self.factor), header.dtype)
+
+    def read(self, z: int) -> Slice:
+        """See `Stack`."""
+        image, f = self.stack.read(z), self.factor
+        height, width = (size // f for size in image.shape)
+        blocks = image[: height * f, : width * f].reshape(height, f, width, f)
+        return np.asarray(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)), image.dtype)
+
+    def is_constant(self, z: int) -> bool:
+        """See `Stack`."""
+        return self.stack.is_constant(z)
+
+    def stamp(self, z: int) -> str:
+        """See `Stack`."""
+        return f"{self.stack.stamp(z)}/{self.factor}"
+
+
+def fit_to(image: Slice, shape: tuple[int, int], name: str) -> tuple[Slice, Matrix]:
+    """A slice of another size brought to `shape` (the rule of the original program).
+
+    Its zero border is cropped and the rest padded at the right and below. Returns it with the
+    transform `fitted(p) = image(M p)`.
+    Raises `SliceError` if what is inside the border is larger than `shape`.
+    """
+    if image.shape == shape:
+        return image, translation(0, 0)
+    rows, columns = (np.flatnonzero(image.any(axis=axis)) for axis in (1, 0))
+    fitted = np.zeros(shape, image.dtype)
+    if not len(rows):
+        return fitted, translation(0, 0)
+    y, x = int(rows[0]), int(columns[0])
+    inner = image[y : rows[-1] + 1, x : columns[-1] + 1]
+    if inner.shape[0] > shape[0] or inner.shape[1] > shape[1]:
+        raise SliceError(
+            f"{name}: size {image.shape} (y, x), {inner.shape} without its zero border, "
+            f"expected at most {shape} as in the pre-aligned stack"
+        )
+    fitted[: inner.shape[0], : inner.shape[1]] = inner
+    return fitted, translation(x, y)

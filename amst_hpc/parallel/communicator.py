@@ -1,0 +1,87 @@
+"""The communicator, and how an error on one rank ends the job on all.
+
+Only this room imports mpi4py. Every rank makes the same collective calls in the same order; an
+error on one rank alone ends the whole job (`guard`), since the others wait for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from amst_hpc.config import InputError
+from amst_hpc.parallel.launch import refuse_copies
+from amst_hpc.parallel.signals import Stopped
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+def world(copies: bool = False) -> Any:
+    """`MPI.COMM_WORLD`.
+
+    Raises `InputError` where MPI is missing or, unless `copies`, N separate copies were started.
+    """
+    os.environ.setdefault("OMPI_MCA_io", "^ompio")  # has hung with HDF5
+    os.environ.setdefault(
+        "HDF5_USE_FILE_LOCKING", "FALSE"
+    )  # all writers are ours; NFS and Lustre refuse locks
+    try:
+        from mpi4py import MPI
+    except (ImportError, RuntimeError) as error:
+        raise InputError(
+            f"MPI cannot be loaded ({error}): install amst-hpc[all], or load the site's MPI"
+        ) from None
+    comm = MPI.COMM_WORLD
+    if not copies:
+        refuse_copies(comm.size, os.environ)
+    return comm
+
+
+def on_all_ranks(comm: Any, work: Callable[[], T]) -> T:
+    """Run `work` on every rank; if it raises `InputError` on any, all raise the first one."""
+    fault, result = "", None
+    try:
+        result = work()
+    except InputError as error:
+        fault = str(error)
+    faults = [text for text in comm.allgather(fault) if text]
+    if faults:
+        raise InputError(faults[0])
+    return result  # type: ignore[return-value]
+
+
+@contextmanager
+def guard(comm: Any) -> Iterator[None]:
+    """End the whole job when this rank fails alone. Errors that all ranks share pass through."""
+    try:
+        yield
+    except (InputError, Stopped):
+        raise
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            log.error("%s", error)
+        else:
+            log.error("%s", "".join(traceback.format_exception(error)))
+        log.error(
+            "rank %d of %d failed: the job ends; the same command continues it",
+            comm.rank,
+            comm.size,
+        )
+        if comm.size == 1:
+            raise SystemExit(1) from None
+        sys.stderr.flush()
+        comm.Abort(1)
+
+
+def mpi_library() -> str:
+    """Name and version of the MPI in use."""
+    from mpi4py import MPI
+
+    return str(MPI.Get_library_version()).splitlines()[0].strip("\0 ")

@@ -1,0 +1,64 @@
+"""What a rank may use of its node: its place among the ranks there, cores, memory, scratch."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+def local_place(comm: Any) -> tuple[int, int]:
+    """(rank on this node, ranks on this node)."""
+    from mpi4py import MPI
+
+    node = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    place = (node.rank, node.size)
+    node.Free()
+    return place
+
+
+def cores_per_rank(local_size: int) -> int:
+    """Processor cores that this rank may use without taking those of its neighbours."""
+    mine = len(os.sched_getaffinity(0))
+    return max(1, mine // local_size) if mine == os.cpu_count() else mine
+
+
+def memory_per_rank(local_size: int) -> int:
+    """Bytes of free memory that this rank may count on.
+
+    Of the node or of its cgroup, shared by its ranks.
+    """
+    fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    limits = [int(fields["MemAvailable"].split()[0]) * 1024]
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            text = Path(path).read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            limits.append(int(text))
+    if os.environ.get("SLURM_MEM_PER_NODE", "").isdigit():
+        limits.append(int(os.environ["SLURM_MEM_PER_NODE"]) << 20)
+    return min(limits) // local_size
+
+
+def batch_job() -> str:
+    """The number of the Slurm job that this process is part of, empty outside of one."""
+    return os.environ.get("SLURM_JOB_ID", "")
+
+
+def restarts() -> int:
+    """How often Slurm has started this job again (requeue, preemption, lost node)."""
+    return int(os.environ.get("SLURM_RESTART_COUNT", "0"))
+
+
+@contextmanager
+def scratch_folder(local_rank: int) -> Iterator[Path]:
+    """A node-local folder of this rank alone, gone at the end."""
+    with tempfile.TemporaryDirectory(
+        prefix=f"amst_hpc_{local_rank}_", ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)

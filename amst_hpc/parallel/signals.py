@@ -1,0 +1,61 @@
+"""How a job is stopped: by a signal to any rank, in good order."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+EX_TEMPFAIL = 75
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """The job was asked to stop and did so in good order (exit code 75).
+
+    The same command continues it.
+    """
+
+
+def stop_at_once() -> None:
+    """Until a `StopRequest` takes over, and after it, a stop signal ends the rank, with exit 75.
+
+    Nothing is in hand then: what is on disk is whole, and the same command continues.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, lambda *_: os._exit(EX_TEMPFAIL))
+
+
+class StopRequest:
+    """Set by SIGTERM, SIGUSR1 or SIGINT on any rank.
+
+    Or by the file `flag` that a rank so told leaves for the others. Asking puts the handlers in
+    place again: Intel's OpenCL sets its own as soon as a device is used, and they swallow all.
+    """
+
+    def __init__(self, flag: Path) -> None:
+        self.flag = flag
+        self.received = ""
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        self._before = {number: signal.signal(number, self._receive) for number in STOP_SIGNALS}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+
+    def __bool__(self) -> bool:
+        for number in self._before:
+            signal.signal(number, self._receive)
+        if self.received and not self.flag.exists():
+            self.flag.touch()
+        return bool(self.received) or self.flag.exists()

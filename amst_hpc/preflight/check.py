@@ -1,0 +1,89 @@
+"""`amst-hpc check`: what is wrong with the input, and what the job will need, before it is sent."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from amst_hpc.config import Config, InputError
+from amst_hpc.images.opening import open_stack
+from amst_hpc.images.pairing import common_depth, slice_faults
+from amst_hpc.images.stack import SliceError, Stack, number_gaps
+from amst_hpc.job.progress import ProgressMeter, duration
+from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.registration.elastix import elastix_parameters
+
+
+@dataclass(frozen=True)
+class Report:
+    """Lines to read and faults that would stop the job."""
+
+    lines: list[str]
+    faults: list[str]
+
+
+def check_inputs(
+    raw_source: str, prealigned_source: str, config: Config, allow_mismatch: bool
+) -> Report:
+    """Check both stacks. Raises `InputError` where they cannot even be opened."""
+    raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
+    elastix_parameters(config.refine)
+    faults, lines = [], []
+    try:
+        depth = common_depth(raw, prealigned, allow_mismatch)
+    except InputError as error:
+        faults.append(str(error))
+        depth = min(len(raw.names), len(prealigned.names))
+    first = raw.header(0), prealigned.header(0)
+    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+        lines.append(_describe(stack, option))
+        lines += [f"{option}: numbers {gap}" for gap in number_gaps(stack.names)[:5]]
+    blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
+    with ProgressMeter("check", depth, 0, True) as meter:
+        for z in range(depth):
+            found = slice_faults(raw, prealigned, z, *first)
+            faults += found
+            if not found:
+                for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+                    blank[option] += _if_blank(stack, z, option, faults)
+            if meter.due():
+                meter.update(z + 1)
+    for option, names in blank.items():
+        if names:
+            more = " ..." if len(names) > 8 else ""
+            lines.append(
+                f"{option}: {len(names)} black or constant slices: {', '.join(names[:8])}{more}"
+            )
+    need = estimate(depth, first[1].shape, first[0].dtype, config)
+    lines += describe_need(need)
+    return Report(lines, faults)
+
+
+def _describe(stack: Stack, option: str) -> str:
+    header = stack.header(0)
+    height, width = header.shape
+    return (
+        f"{option} {stack.source}: {len(stack.names)} slices of {height} x {width} px (y, x), "
+        f"{header.dtype}"
+    )
+
+
+def _if_blank(stack: Stack, z: int, option: str, faults: list[str]) -> list[str]:
+    try:
+        return [stack.names[z]] if stack.is_constant(z) else []
+    except SliceError as error:
+        faults.append(f"{option} {error}")
+        return []
+
+
+def describe_need(need: JobEstimate) -> list[str]:
+    """Time, memory and disk that the job will take."""
+    cores = os.cpu_count() or 1
+    rank = f"{need.rank_bytes / 1e9:.1f} GB per rank"
+    together = f"{cores * need.rank_bytes / 1e9:.0f} GB for one rank each"
+    one, many = duration(need.seconds), duration(need.seconds / 64)
+    return [
+        f"time: about {one} on one rank, {many} on 64 ranks",
+        f"memory: about {rank} ({cores} cores here: {together})",
+        f"disk: up to {need.output_bytes / 1e9:.2f} GB",
+    ]

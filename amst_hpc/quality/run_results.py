@@ -1,0 +1,225 @@
+"""What came of a run, from the files in `OUT.amst/`: numbers per slice, and what to say about them.
+
+Nothing here reads the volume; `report` draws it.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc.config import InputError
+from amst_hpc.quality.adjacent import jitter
+from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
+
+STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
+
+
+STAGES = ("template", "read", "coarse", "refine")
+
+
+MEANINGS = {
+    "affine": "registered in full",
+    "translation": "shifted by whole pixels only",
+    "prealigned": "left as in the pre-alignment",
+    "interpolated": "moved as its neighbours are",
+    "copied": "moved as one neighbour is",
+    "blank": "black in raw, left black",
+}
+
+
+SUSPECT_FACTOR = 4.0  # times the usual step between slices
+
+
+SUSPECT_LEAST = 0.5  # px
+
+
+NAMED = 12  # slices listed in a sentence
+
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """One entry per slice of the run in `index`, `rows` and `matrices`; `shape` (y, x) px.
+
+    rows : the lines of slices.csv. matrices : (n, 2, 3) pull-back, nan where there is none.
+    """
+
+    out: Path
+    index: list[int]
+    rows: list[dict[str, str]]
+    matrices: Float
+    shape: tuple[int, int]
+    run: dict[str, Any]
+    config: str
+    thumbnails: dict[str, Thumbnails]
+
+    def number(self, column: str) -> Float:
+        """A column of slices.csv; nan where the cell is empty."""
+        return np.array([float(row.get(column) or "nan") for row in self.rows])
+
+    @property
+    def flagged(self) -> dict[int, str]:
+        """Slices that are not registered in full, with their status."""
+        return {
+            z: row["status"]
+            for z, row in zip(self.index, self.rows, strict=True)
+            if row["status"] != "affine"
+        }
+
+    @property
+    def voxel_size_nm(self) -> tuple[float, ...]:
+        """z, y, x; empty where it is not known."""
+        return tuple(tomllib.loads(self.config)["output"].get("voxel_size_nm", ()))
+
+
+def read_run_results(out: Path, folder: Path) -> RunResults:
+    """What the run that made `out` left in `folder`. Raises `InputError`."""
+    try:
+        with (folder / "slices.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        run = json.loads((folder / "run.json").read_text())
+        transforms = json.loads((folder / "transforms.json").read_text())
+        config = (folder / "config.toml").read_text()
+    except OSError as error:
+        raise InputError(
+            f"OUT {out}: {error.filename} cannot be read; expected the output of a finished align"
+        ) from None
+    except ValueError as error:
+        raise InputError(f"OUT {out}: {folder} is damaged ({error})") from None
+    index = [int(row["index"]) for row in rows]
+    nothing = np.full((2, 3), np.nan)
+    matrices = [nothing if transforms[z] is None else transforms[z] for z in index]
+    return RunResults(
+        out,
+        index,
+        rows,
+        np.array(matrices, dtype=np.float64).reshape(-1, 2, 3),
+        (run["shape_zyx"][1], run["shape_zyx"][2]),
+        run,
+        config,
+        read_thumbnails(folder / "thumbnails", index),
+    )
+
+
+def applied(matrices: Float, shape: tuple[int, int]) -> dict[str, Float]:
+    """What was done to each slice, (n,) each: at its middle the shift `x`, `y` px, then `rotation`
+    degrees, `scale_x`, `scale_y` and `shear` per cent, of A = R [[sx, sh], [0, sy]].
+
+    The signs are those of the aligned slice: where its content went.
+    """
+    a, t = matrices[:, :, :2], matrices[:, :, 2]
+    centre = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
+    forward = np.full(a.shape, np.nan)
+    known = np.isfinite(matrices).all(axis=(1, 2))
+    forward[known] = np.linalg.inv(a[known])
+    moved = np.einsum("nij,nj->ni", forward, centre - t) - centre
+    angle = np.arctan2(forward[:, 1, 0], forward[:, 0, 0])
+    cos, sin = np.cos(angle), np.sin(angle)
+    return {
+        "x": moved[:, 0],
+        "y": moved[:, 1],
+        "rotation": np.degrees(angle),
+        "scale_x": 100 * (np.hypot(forward[:, 0, 0], forward[:, 1, 0]) - 1),
+        "scale_y": 100 * (cos * forward[:, 1, 1] - sin * forward[:, 0, 1] - 1),
+        "shear": 100 * (cos * forward[:, 0, 1] + sin * forward[:, 1, 1]),
+    }
+
+
+def step_jitter(kept: Thumbnails) -> Float:
+    """(n, yx) step from the slice before, without the slow part that the tissue has, px."""
+    return jitter(np.stack([kept.y, kept.x], axis=1))
+
+
+def suspects(found: RunResults) -> list[int]:
+    """Slices that are registered in full and still stand off their neighbours, the worst first."""
+    kept = found.thumbnails.get("aligned")
+    if kept is None or not np.isfinite(kept.y).any():
+        return []
+    length = np.hypot(*step_jitter(kept).T)
+    limit = max(SUSPECT_LEAST, SUSPECT_FACTOR * float(np.nanmedian(length)))
+    order = np.argsort(-np.nan_to_num(length))
+    return [found.index[i] for i in order if length[i] > limit][:NAMED]
+
+
+def sentences(found: RunResults) -> list[str]:
+    """The result in words: what was done, what fell back, how steady it is, how long it took."""
+    total, flagged = len(found.rows), found.flagged
+    lines = [f"{total:,} slices of {found.shape[0]:,} x {found.shape[1]:,} px (y, x) were written."]
+    if not flagged:
+        lines.append("All of them are registered in full (affine); none fell back.")
+    else:
+        counts = Counter(flagged.values()).most_common()
+        parts = [f"{n:,} {status} ({MEANINGS.get(status, status)})" for status, n in counts]
+        lines.append(
+            f"{total - len(flagged):,} are registered in full (affine). "
+            f"{len(flagged):,} {'is' if len(flagged) == 1 else 'are'} not: {', '.join(parts)}."
+        )
+    lines.append(_steadiness(found))
+    worst = suspects(found)
+    places = list(flagged)[:NAMED] + [z for z in worst if z not in flagged]
+    if flagged or worst:
+        named = ", ".join(str(z) for z in list(flagged)[:NAMED]) or "none"
+        more = f" and {len(flagged) - NAMED:,} more" if len(flagged) > NAMED else ""
+        lines.append(
+            f"Where to look: slices {named}{more} (fell back)"
+            + (f"; {', '.join(map(str, worst))} (a step to the slice before)." if worst else ".")
+        )
+    elif places == []:
+        lines.append("No slice stands out.")
+    lines.append(_duration(found))
+    return [line for line in lines if line]
+
+
+def _steadiness(found: RunResults) -> str:
+    parts = []
+    for stack, name in STACKS.items():
+        kept = found.thumbnails.get(stack)
+        if kept is not None and np.isfinite(kept.y).any():
+            length = np.hypot(*step_jitter(kept).T)
+            middle, high = np.nanmedian(length), np.nanpercentile(length, 95)
+            parts.append(f"{name} {middle:.2f} px (95 %: {high:.2f})")
+    return (
+        f"From slice to slice the content jumps by, in the middle of the slices: "
+        f"{', '.join(parts)}; slow changes of the tissue left out."
+        if parts
+        else ""
+    )
+
+
+def _duration(found: RunResults) -> str:
+    seconds = max((part.get("total", 0.0) for part in found.run["seconds_per_rank"]), default=0.0)
+    if not seconds:
+        return ""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    ranks = found.run["ranks"]
+    return (
+        f"It took {f'{hours} h ' if hours else ''}{minutes} min {rest} s on {ranks} "
+        f"{'rank' if ranks == 1 else 'ranks'} (the last run alone, if the job was continued): "
+        f"{', '.join(found.run['devices']) or 'no device'}."
+    )
+
+
+def device_table(found: RunResults) -> list[tuple[str, int, float, float]]:
+    """Per device: slices, seconds of the coarse step in all, and its share of the registration."""
+    stages = {stage: np.nan_to_num(found.number(f"seconds_{stage}")) for stage in STAGES}
+    total = np.sum(list(stages.values()), axis=0)
+    names = np.array([row["device"] for row in found.rows])
+    table = []
+    for name in dict.fromkeys(names.tolist()):
+        mine = names == name
+        coarse = float(stages["coarse"][mine].sum())
+        share = coarse / max(1e-9, float(total[mine].sum()))
+        table.append((str(name), int(mine.sum()), coarse, share))
+    return table

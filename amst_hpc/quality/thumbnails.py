@@ -1,0 +1,141 @@
+"""What the report shows of the slices, kept while they are in hand anyway.
+
+Of each slice of raw, of the pre-aligned and of the aligned stack: its central row and column (a
+line of an XZ and of a YZ reslice) and how a central patch fits that of the slice before.
+`OUT.amst/thumbnails/` holds one file per rank, attempt and pass, in the lines of the journal: what
+a killed job has kept, its successor reads.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from amst_hpc.job.journal import encode, records
+from amst_hpc.quality.adjacent import Float, cross_correlation, measure_pair
+
+LINE_LENGTH = 2048  # px: longer lines are averaged down
+
+
+LINE_WIDTH = 3  # px averaged across a line
+
+
+PATCH = 192  # px
+
+
+PATCH_SIGMA = 1.5  # px
+
+
+Slice = NDArray[np.generic]
+
+
+@dataclass(frozen=True)
+class Thumbnails:
+    """Of one stack: reslices `xz` (z, x) and `yz` (z, y); step from slice z-1 to z, px, and ncc.
+
+    Where nothing was kept the lines are 0 and the steps nan.
+    """
+
+    xz: NDArray[np.generic]
+    yz: NDArray[np.generic]
+    y: NDArray[np.float64]
+    x: NDArray[np.float64]
+    ncc: NDArray[np.float64]
+
+
+class ThumbnailWriter:
+    """The file of one rank in one pass over the slices."""
+
+    def __init__(self, folder: Path, attempt: int, rank: int, work: str) -> None:
+        folder.mkdir(exist_ok=True)
+        self._file: IO[bytes] = (folder / f"{attempt:04d}-{rank:05d}.{work}.log").open("wb")
+        self._last: dict[str, tuple[int, Float]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def keep(self, stack: str, z: int, image: Slice) -> None:
+        """Slice z (y, x) of `stack` (raw, prealigned, aligned); best called with ascending z."""
+        patch = _patch(image)
+        before = self._last.get(stack)
+        self._last[stack] = (z, patch)
+        record = self.record(stack, z, _lines(image))
+        if before is not None and before[0] == z - 1:
+            area = (0, patch.shape[0], 0, patch.shape[1])
+            pair = measure_pair(z - 1, before[1], patch, [area], cross_correlation)
+            if not pair.reason:
+                record["step"] = [round(v, 3) for v in (pair.y, pair.x, pair.ncc)]
+        self._file.write(encode(record))
+        self._file.flush()
+
+    @staticmethod
+    def record(stack: str, z: int, lines: tuple[Slice, Slice]) -> dict[str, Any]:
+        """The central row and column of a slice as a line of the file holds them."""
+        xz, yz = (base64.b64encode(line.tobytes()).decode() for line in lines)
+        return {"z": z, "stack": stack, "dtype": lines[0].dtype.name, "xz": xz, "yz": yz}
+
+
+def _patch(image: Slice) -> Float:
+    """The smoothed middle of a slice."""
+    edges = [min(PATCH, size) for size in image.shape]
+    y, x = ((size - edge) // 2 for size, edge in zip(image.shape, edges, strict=True))
+    middle = image[y : y + edges[0], x : x + edges[1]].astype(np.float32)
+    return np.asarray(ndimage.gaussian_filter(middle, PATCH_SIGMA), np.float32)
+
+
+def _lines(image: Slice) -> tuple[Slice, Slice]:
+    """The central row and the central column, in the dtype of the image."""
+    found = []
+    for axis, size in enumerate(image.shape):
+        first = max(0, (size - LINE_WIDTH) // 2)
+        band = np.take(image, range(first, min(size, first + LINE_WIDTH)), axis=axis)
+        line = band.mean(axis=axis)
+        factor = -(-len(line) // LINE_LENGTH)
+        line = line[: len(line) // factor * factor].reshape(-1, factor).mean(axis=1)
+        found.append(np.rint(line).astype(image.dtype))
+    return found[0], found[1]
+
+
+def collect_thumbnails(parts: Sequence[Path], folder: Path) -> None:
+    """Copy what the parts of a stack have kept into `folder`."""
+    folder.mkdir(exist_ok=True)
+    for number, part in enumerate(parts):
+        for path in part.glob("*.log"):
+            shutil.copyfile(path, folder / f"part{number:04d}-{path.name}")
+
+
+def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails]:
+    """What was kept of the slices `select`, by stack; a later attempt counts."""
+    place = {z: i for i, z in enumerate(select)}
+    found: dict[str, Thumbnails] = {}
+    for record in records(folder, "*.log"):
+        i = place.get(record["z"])
+        if i is None:
+            continue
+        lines = {
+            name: np.frombuffer(base64.b64decode(record[name]), record["dtype"])
+            for name in ("xz", "yz")
+        }
+        stack = record["stack"]
+        if stack not in found:
+            blank = {name: np.zeros((len(place), len(v)), v.dtype) for name, v in lines.items()}
+            steps = {name: np.full(len(place), np.nan) for name in ("y", "x", "ncc")}
+            found[stack] = Thumbnails(**blank, **steps)
+        kept = found[stack]
+        for name, line in lines.items():
+            if len(line) == getattr(kept, name).shape[1]:
+                getattr(kept, name)[i] = line
+        if "step" in record:
+            kept.y[i], kept.x[i], kept.ncc[i] = record["step"]
+    return found

@@ -1,0 +1,120 @@
+"""Correlation of two images: phase correlation, the nearest peak, quality of a transform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from amst_hpc.slice_result import Estimate, RegistrationError
+from amst_hpc.transform import Matrix
+
+Float = NDArray[np.float32]
+
+XCORR_SIGMA = 1.0
+
+
+XCORR_UPSAMPLE = 100
+
+
+PEAK_PIXELS = 1 << 18
+
+
+PEAK_STEPS = 24
+
+
+QUALITY_POINTS = 1 << 15
+
+
+SMALLEST = 8
+
+
+def average_down(image: Float, factor: int) -> Float:
+    """Mean of factor x factor blocks; a rest at the right and below is left out."""
+    if factor == 1:
+        return np.ascontiguousarray(image)
+    y, x = image.shape[0] // factor, image.shape[1] // factor
+    blocks = image[: y * factor, : x * factor].reshape(y, factor, x * factor).sum(axis=1)
+    return np.ascontiguousarray(
+        blocks.reshape(y, x, factor).sum(axis=2) * np.float32(1 / factor**2)
+    )
+
+
+def phase_correlation(fixed: Float, moving: Float) -> Estimate:
+    """XCORR of the original program: gaussian, sobel, phase correlation at 1/100 px."""
+    from skimage.filters import sobel
+    from skimage.registration import phase_cross_correlation
+
+    edges = [sobel(ndimage.gaussian_filter(a, XCORR_SIGMA)) for a in (fixed, moving)]
+    if not all(a.any() for a in edges):
+        raise RegistrationError("an image without any edge")
+    shift = phase_cross_correlation(*edges, upsample_factor=XCORR_UPSAMPLE)[0]
+    return Estimate((-float(shift[1]), -float(shift[0])), 0)
+
+
+def nearest_peak(fixed: Float, moving: Float, x: int, y: int) -> tuple[int, int]:
+    """From (x, y) uphill to the nearest local maximum of the correlation, whole pixels."""
+    return hill_climb(lambda positions: [correlation(fixed, moving, *p) for p in positions], (x, y))
+
+
+def hill_climb(
+    heights: Callable[[Sequence[tuple[int, int]]], list[float]], start: tuple[int, int]
+) -> tuple[int, int]:
+    """The local maximum that `start` leads to; `heights` is asked for many positions at once."""
+    seen: dict[tuple[int, int], float] = {}
+    here = start
+    for _ in range(PEAK_STEPS):
+        around = [(here[0] + dx, here[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        new = [p for p in around if p not in seen]
+        seen |= dict(zip(new, heights(new), strict=True)) if new else {}
+        best = max(around, key=seen.__getitem__)
+        if seen[best] <= seen[here]:
+            break
+        here = best
+    return here
+
+
+def correlation(fixed: Float, moving: Float, x: int, y: int) -> float:
+    """Correlation of `fixed(p)` and `moving(p + (x, y))` where both exist.
+
+    On at most some 10^5 pixels.
+    """
+    height, width = fixed.shape
+    y0, y1, x0, x1 = max(0, -y), min(height, height - y), max(0, -x), min(width, width - x)
+    if y1 - y0 < SMALLEST or x1 - x0 < SMALLEST:
+        return -1.0
+    step = max(1, (height * width) // PEAK_PIXELS)
+    # the same rows of `fixed` whatever the shift, so that neighbouring shifts compare the same
+    # pixels
+    first = -(-y0 // step) * step
+    return _coefficient(
+        fixed[first:y1:step, x0:x1], moving[first + y : y1 + y : step, x0 + x : x1 + x]
+    )
+
+
+def quality(fixed: Float, moving: Float, matrix: Matrix) -> float:
+    """Correlation of `fixed(p)` and `moving(M p)`, both smoothed.
+
+    On a grid of points where both have content: zero areas (a border, a missing part of a slice)
+    do not count. -1 where nothing is left to compare.
+    """
+    height, width = fixed.shape
+    step = max(1, int(np.sqrt(height * width / QUALITY_POINTS)))
+    y, x = np.mgrid[0:height:step, 0:width:step].reshape(2, -1)
+    qx, qy = matrix[:, :2] @ np.stack([x, y]) + matrix[:, 2:]
+    inside = (qx >= 0) & (qy >= 0) & (qx <= width - 1) & (qy <= height - 1)
+    inside &= fixed[y, x] > 0
+    inside[inside] = moving[np.rint(qy[inside]).astype(int), np.rint(qx[inside]).astype(int)] > 0
+    if np.count_nonzero(inside) < SMALLEST**2:
+        return -1.0
+    values = ndimage.map_coordinates(moving, [qy[inside], qx[inside]], order=1)
+    return _coefficient(fixed[y[inside], x[inside]], values)
+
+
+def _coefficient(a: Float, b: Float) -> float:
+    """Pearson's correlation coefficient; -1 if one of the two is constant."""
+    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
+    return float(np.sum(a * b)) / scale if scale > 0 else -1.0

@@ -1,0 +1,296 @@
+"""The affine registration of a raw slice to its template by elastix.
+
+A backend is a callable `(template, raw, shift) -> transform`. The raw slice is not moved by the
+coarse shift: its image gets the origin -shift instead, so elastix sees all of it and no border of
+zeros enters the metric. Zero areas (the border of a shifted pre-aligned slice, the missing part of
+a slice) are masked.
+
+elastix: Klein et al., IEEE Trans Med Imaging 29, 196 (2010).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from amst_hpc.config import InputError, Refine, as_list
+from amst_hpc.slice_result import RegistrationError
+from amst_hpc.transform import Matrix, about, compose, translation
+
+Image = NDArray[np.integer]
+
+
+Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
+
+
+MASK_BLOCK = 8
+
+
+SMALLEST = 32
+
+
+FORCED = {
+    "WriteResultImage": False,
+    "AutomaticTransformInitialization": False,
+    "WriteTransformParametersEachIteration": False,
+}
+
+
+def make_refine(config: Refine) -> Backend:
+    """The backend named in `config`, built once per rank. Raises `InputError`."""
+    makers: dict[str, Callable[[Refine], Backend]] = {
+        "itk": _Itk,
+        "pyelastix": _Program,
+        "none": lambda _: _no_refinement,
+    }
+    return makers[config.backend](config)
+
+
+def check_refine(config: Refine) -> None:
+    """Raises `InputError` for a program or a parameter that cannot be; loads nothing."""
+    if config.backend != "none":
+        elastix_parameters(config)
+    if config.backend == "pyelastix" and shutil.which("elastix") is None:
+        raise InputError("refine.backend = 'pyelastix': the program elastix is not on PATH")
+
+
+def _no_refinement(_template: Image, _raw: Image, shift: tuple[int, int]) -> Matrix:
+    return translation(*shift)
+
+
+def content_mask(image: Image) -> NDArray[np.uint8] | None:
+    """1 where the slice has content, 0 in areas of zeros (8 px blocks, grown by one).
+
+    None if there is no such area.
+    """
+    y, x = (n // MASK_BLOCK for n in image.shape)
+    blocks = image[: y * MASK_BLOCK, : x * MASK_BLOCK].reshape(y, MASK_BLOCK, x, MASK_BLOCK)
+    empty = ~blocks.any(axis=(1, 3))
+    if not empty.any():
+        return None
+    filled = ~ndimage.binary_dilation(empty, np.ones((3, 3)))
+    if not filled.any():
+        return None
+    mask = np.kron(filled, np.ones((MASK_BLOCK, MASK_BLOCK), np.uint8))
+    rest = [(0, n - m) for n, m in zip(image.shape, mask.shape, strict=True)]
+    return np.ascontiguousarray(np.pad(mask, rest, mode="edge"), dtype=np.uint8)
+
+
+def _texts(value: Any) -> list[str]:
+    """A parameter's values as elastix reads them."""
+    return [str(v).lower() if isinstance(v, bool) else str(v) for v in as_list(value)]
+
+
+def read_parameter_file(path: Path) -> dict[str, list[str]]:
+    """`(Name value ...)` lines of an elastix parameter file. Raises `InputError`."""
+    parameters: dict[str, list[str]] = {}
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"refine.parameter_file = {path}: cannot be read ({error})") from None
+    for number, line in enumerate(lines, 1):
+        text = line.split("//")[0].strip()
+        if not text:
+            continue
+        words = text[1:-1].split()
+        if text[0] != "(" or text[-1] != ")" or len(words) < 2:
+            raise InputError(
+                f"refine.parameter_file = {path}: line {number} is not '(Name value ...)': "
+                f"{line.strip()}"
+            )
+        parameters[words[0]] = [word.strip('"') for word in words[1:]]
+    return parameters
+
+
+def elastix_parameters(config: Refine) -> dict[str, list[str]]:
+    """All parameters that elastix gets, by name. Raises `InputError`."""
+    base = read_parameter_file(Path(config.parameter_file)) if config.parameter_file else {}
+    named: Mapping[str, Any] = {**base, **config.elastix, **FORCED}
+    parameters = {name: _texts(value) for name, value in named.items()}
+    transform = parameters.get("Transform", ["AffineTransform"])[0]
+    linear = ("AffineTransform", "EulerTransform", "SimilarityTransform", "TranslationTransform")
+    if transform not in linear:
+        raise InputError(
+            f"refine.elastix.Transform = {transform!r}: expected one of {', '.join(linear)}"
+        )
+    parameters["Transform"] = [transform]
+    parameters.setdefault("RandomSeed", ["1"])
+    return parameters
+
+
+class _Itk:
+    """elastix inside this process (itk-elastix), one thread."""
+
+    def __init__(self, config: Refine) -> None:
+        try:
+            import itkConfig
+
+            itkConfig.DefaultFactoryLoading = False  # readers of files: 40 MB, none is used here
+            import itk
+        except ImportError as error:
+            raise InputError(
+                f"refine.backend = 'itk': itk-elastix is not installed ({error})"
+            ) from None
+        self.itk = itk
+        with warnings.catch_warnings():  # its modules load now; a warning as error would crash them
+            warnings.simplefilter("ignore")
+            itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
+            itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
+        self.parameters = itk.ParameterObject.New()
+        defaults = self.parameters.GetDefaultParameterMap("affine")
+        for name in list(defaults):
+            if name in ("NumberOfResolutions", "ResultImageFormat") or config.parameter_file:
+                del defaults[name]
+        for name, values in elastix_parameters(config).items():
+            defaults[name] = values
+        self.parameters.AddParameterMap(defaults)
+        self.image_type = itk.Image[itk.F, 2]
+
+    def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        with warnings.catch_warnings():  # as above
+            warnings.simplefilter("ignore")
+            return self._register(template, raw, shift)
+
+    def _register(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        itk = self.itk
+        fixed = itk.image_from_array(template.astype(np.float32))
+        moving = itk.image_from_array(raw.astype(np.float32))
+        moving.SetOrigin([-float(v) for v in shift])
+        elastix = itk.ElastixRegistrationMethod[self.image_type, self.image_type].New(
+            FixedImage=fixed, MovingImage=moving, ParameterObject=self.parameters, NumberOfThreads=1
+        )
+        elastix.SetLogToConsole(False)
+        for array, image, put in (
+            (template, fixed, elastix.SetFixedMask),
+            (raw, moving, elastix.SetMovingMask),
+        ):
+            mask = content_mask(array)
+            if mask is not None:
+                mask_image = itk.image_from_array(mask)
+                mask_image.SetOrigin(image.GetOrigin())
+                put(mask_image)
+        try:
+            elastix.UpdateLargestPossibleRegion()
+            found = elastix.GetTransformParameterObject().GetParameterMap(0)
+        except RuntimeError as error:
+            raise RegistrationError(_last_line(str(error))) from None
+        return _from_transform_file({name: list(found[name]) for name in found}, shift)
+
+
+class _Program:
+    """The elastix program through pyelastix, in a node-local folder of this process alone.
+
+    pyelastix clears folders of processes it does not know and reads the program's output with
+    pauses; both functions are replaced here by ones without these faults. Values go in as text,
+    because it writes 1 and 0 as booleans.
+    """
+
+    def __init__(self, config: Refine) -> None:
+        try:
+            import pyelastix
+        except ImportError as error:
+            raise InputError(
+                f"refine.backend = 'pyelastix': it is not installed ({error})"
+            ) from None
+        check_refine(config)
+        self.pyelastix = pyelastix
+        self.folder = tempfile.TemporaryDirectory(prefix="amst_hpc_elastix_")
+        parameters = elastix_parameters(config) | {
+            "FixedImageDimension": ["2"],
+            "MovingImageDimension": ["2"],
+            "WriteResultImage": ["true"],  # pyelastix reads it
+            "ResultImagePixelType": ["float"],
+            "ResultImageFormat": ["mhd"],
+        }
+        self.parameters = {name: v if len(v) > 1 else v[0] for name, v in parameters.items()}
+        pyelastix.get_tempdir = lambda: self.folder.name
+        pyelastix._system3 = self._run  # noqa: SLF001 (see above)
+
+    def _run(self, command: list[str], _verbose: bool = False) -> None:
+        done = subprocess.run(
+            [*command, "-threads", "1"],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if done.returncode:
+            raise RegistrationError(
+                _last_line(done.stdout) or f"{command[0]} ended with {done.returncode}"
+            )
+
+    def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        moving = raw.astype(np.float32).view(_Placed)
+        moving.origin = (-shift[1], -shift[0])
+        try:
+            _, field = self.pyelastix.register(
+                moving, template.astype(np.float32), self.parameters, exact_params=True, verbose=0
+            )
+        except (RuntimeError, OSError, ValueError) as error:
+            raise RegistrationError(_last_line(str(error))) from None
+        return compose(translation(*shift), _affine_of_field(field))
+
+
+class _Placed(np.ndarray):
+    """An array with the place of its first pixel, (y, x) px, as pyelastix takes it."""
+
+    origin: tuple[int, int]
+
+
+def _affine_of_field(field: tuple[Image, Image]) -> Matrix:
+    """The affine transform `p + d(p)` of a displacement field.
+
+    field : (dx, dy), each (y, x), px.
+    """
+    y, x = (g.ravel() for g in np.mgrid[: field[0].shape[0], : field[0].shape[1]])
+    pick = np.linspace(0, x.size - 1, min(x.size, 4096)).astype(int)
+    points = np.stack([x[pick], y[pick], np.ones(len(pick))], axis=1).astype(np.float64)
+    moved = points[:, :2] + np.stack([np.asarray(d).ravel()[pick] for d in field], axis=1)
+    matrix: Matrix = np.linalg.lstsq(points, moved, rcond=None)[0].T
+    return matrix
+
+
+def _from_transform_file(found: Mapping[str, list[str]], shift: tuple[int, int]) -> Matrix:
+    """Pull-back matrix to raw pixels from elastix' transform parameters.
+
+    The moving origin is at -shift.
+    """
+    values = np.array([float(v) for v in found["TransformParameters"]])
+    kind = found["Transform"][0]
+    if kind == "TranslationTransform":
+        return compose(translation(*shift), translation(*values))
+    centre = np.array([float(v) for v in found["CenterOfRotationPoint"]])
+    if kind == "AffineTransform":
+        a, t = values[:4].reshape(2, 2), values[4:]
+    else:
+        scale, angle = (values[0], values[1]) if kind == "SimilarityTransform" else (1.0, values[0])
+        a = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        t = values[-2:]
+    return compose(translation(*shift), about(a, t, centre))
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    described = [line for line in lines if "Description" in line or "rror" in line]
+    return (described or lines or [""])[-1][:200]
+
+
+def program_version() -> str:
+    """What the elastix program says of itself; empty where there is none."""
+    program = shutil.which("elastix")
+    if program is None:
+        return ""
+    done = subprocess.run(
+        [program, "--version"], capture_output=True, text=True, check=False, env={**os.environ}
+    )
+    return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""

@@ -1,0 +1,38 @@
+"""The template of a slice: which pre-aligned slices enter its median along z."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from amst_hpc.median import Pixels
+
+GROUP = 4
+
+
+def window(z: int, depth: int, radius: int) -> range:
+    """Slices z-radius..z+radius that exist."""
+    return range(max(0, z - radius), min(depth, z + radius + 1))
+
+
+def groups(slices: Sequence[int]) -> Iterator[list[int]]:
+    """`slices` (ascending) in runs of up to GROUP neighbours: those whose windows overlap most."""
+    run: list[int] = []
+    for z in slices:
+        if run and (len(run) == GROUP or z != run[-1] + 1):
+            yield run
+            run = []
+        run.append(z)
+    if run:
+        yield run
+
+
+def is_blank(image: Pixels) -> bool:
+    """True for a black or constant slice.
+
+    That is: all but a thousandth of its pixels within one grey level.
+    """
+    sample = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
+    low, high = np.percentile(sample, (0.05, 99.95), method="nearest")
+    return bool(int(high) - int(low) <= 1)

@@ -1,0 +1,51 @@
+"""`amst-hpc demo`: the whole program on a stack whose truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from amst_hpc.config import InputError
+from amst_hpc.parallel.launch import launch, launched
+from amst_hpc.synthetic.stack import make_demo, residual
+from amst_hpc.transform import translation
+
+DEPTH, SIZE = 48, 384
+
+
+VOXEL_NM = 5
+
+
+def run_demo(folder: Path, ranks: int) -> tuple[int, list[str]]:
+    """Make the stack in `folder` and align it on `ranks` ranks.
+
+    Returns the exit code of the alignment and the lines to print.
+    """
+    if ranks < 1:
+        raise InputError(f"--ranks {ranks}: expected at least 1")
+    if launched():
+        raise InputError("demo: starts mpirun itself; expected to be run without it")
+    try:
+        truth = make_demo(folder, DEPTH, SIZE)
+    except OSError as error:
+        raise InputError(f"DIR {folder}: cannot be written ({error.strerror})") from None
+    out = folder / "aligned.h5"
+    settings = [
+        "--set",
+        f"output.voxel_size_nm=[{VOXEL_NM}, {VOXEL_NM}, {VOXEL_NM}]",
+        "--overwrite",
+    ]
+    code = launch(
+        ranks, ["align", str(folder / "raw"), str(folder / "prealigned"), str(out), *settings]
+    )
+    if code not in (0, 3):
+        return code, [f"the alignment ended with exit code {code}"]
+    found = json.loads((folder / "aligned.amst" / "transforms.json").read_text())
+    shape = (SIZE, SIZE)
+    before = {"raw": [translation(0, 0)] * DEPTH, "pre-aligned": truth.prealigned, "aligned": found}
+    errors = [f"{residual(m, truth.raw, shape):.2f} px {name}" for name, m in before.items()]
+    return code, [
+        f"mean residual displacement: {', '.join(errors)}",
+        f"how it went, in pictures: {folder / 'aligned.amst' / 'report.html'}",
+        f"open in BigDataViewer or Fiji: {out.with_suffix('.xml')}",
+    ]

@@ -1,0 +1,237 @@
+"""Sizes, scripts and plans, with a Slurm that only takes notes (`tests/slurm` has a real one)."""
+
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from amst_hpc.cluster import slurm
+from amst_hpc.cluster.batch_script import examples, spans
+from amst_hpc.cluster.site import Site, load_site
+from amst_hpc.cluster.submit import plan_manifest, plan_stack, send_plan, settings_options, size_job
+from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.images.pairing import Job
+from amst_hpc.preflight.estimate import estimate
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+REFRESH = (
+    "from pathlib import Path; from amst_hpc.cluster.batch_script import examples; "
+    "[Path('slurm', name).write_text(text) for name, text in examples().items()]"
+)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(slurm, "queued", lambda: None)
+    monkeypatch.setattr(slurm, "largest_array", lambda: 1000)
+    for name in ("raw", "pre"):
+        (tmp_path / name).mkdir()
+        for z in range(40):
+            tifffile.imwrite(tmp_path / name / f"{z:02d}.tif", np.full((8, 9), z + 1, np.uint8))
+    rows = [f"raw\tpre\tout{n}.h5" for n in range(5)]
+    (tmp_path / "stacks.tsv").write_text("\n".join(["raw\tprealigned\toutput", *rows]))
+    return tmp_path
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """What is sent: name of the script and dependency."""
+    notes: list[tuple[str, str]] = []
+
+    def send(script: Path, dependency: str) -> str:
+        notes.append((script.name, dependency))
+        return str(100 + len(notes))
+
+    monkeypatch.setattr(slurm, "send", send)
+    monkeypatch.setattr(slurm, "test", lambda script: f"{script.name} can run")
+    return notes
+
+
+@pytest.mark.parametrize("name", ["align", "array", "blocks", "merge"])
+def test_the_files_in_slurm_are_what_submit_writes(name: str) -> None:
+    path = CHECKOUT / "slurm" / f"{name}.sbatch"
+    assert path.read_text() == examples()[path.name], f"python -c {REFRESH!r}"
+    done = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_job_grows_to_an_hour_and_no_further_than_the_site() -> None:
+    need = estimate(5000, (4096, 4096), "uint8", Config())
+    site = Site(nodes=8, ranks_per_node=16, hours=24)
+    size = size_job(need, site)
+    assert (size.nodes, size.ranks_per_node) == (1, 16) or size.nodes > 1
+    assert size.nodes == min(8, -(-int(need.seconds) // (16 * 3600)))
+    assert size_job(need, Site(nodes=1, ranks_per_node=4, hours=1)).minutes == 60
+    assert "5000 slices" in size.reasons[0]
+
+
+def test_a_small_stack_gets_few_ranks_and_memory_limits_them() -> None:
+    small = size_job(estimate(20, (100, 100), "uint8", Config()), Site(ranks_per_node=16))
+    assert (small.nodes, small.ranks_per_node) == (1, 2)
+    large = estimate(900, (8192, 8192), "uint16", Config())
+    size = size_job(large, Site(ranks_per_node=16, memory_gb_per_node=64))
+    assert size.ranks_per_node * size.memory_mb_per_rank <= 64000
+
+
+def test_one_stack(folder: Path, sent: list[tuple[str, str]]) -> None:
+    site = Site(partition="gpu", container="a.sif", container_options=("--nv",), gpus_per_node=2)
+    job = Job("raw", "pre", Path("out.h5"))
+    plan = plan_stack(job, Config(), ["--set", "a.b=[1, 2]"], site, 0, 0)
+    text = plan.show()
+    assert "#SBATCH --partition=gpu" in text
+    assert "#SBATCH --gpus-per-node=2" in text
+    assert "AMST=(apptainer exec --nv a.sif amst-hpc)" in text
+    assert "OPTIONS=(--set 'a.b=[1, 2]')" in text
+    assert not Path("out.slurm").exists()
+    lines = send_plan(plan)
+    assert sent == [("align.sbatch", "")]
+    assert "follow: amst-hpc status out.h5" in lines
+    assert Path("out.slurm/sent.tsv").read_text() == f"101\t\t{folder}/out.h5\n"
+
+
+def test_an_output_is_not_sent_twice(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = Job("raw", "pre", Path("out.h5"))
+    send_plan(plan_stack(job, Config(), [], Site(), 0, 0))
+    monkeypatch.setattr(slurm, "queued", lambda: {("101", ""): "PENDING"})
+    with pytest.raises(InputError, match="job 101 for it is in the queue"):
+        plan_stack(job, Config(), [], Site(), 0, 0)
+
+
+@pytest.mark.parametrize("place", [("101", "3"), ("102", "")])
+def test_blocks_are_not_sent_twice(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, place: slurm.TaskId
+) -> None:
+    """Neither while the merge waits nor when it is gone and an array task still runs."""
+    send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+    monkeypatch.setattr(slurm, "queued", lambda: {place: "RUNNING"})
+    with pytest.raises(InputError, match=f"job {place[0]} for it is in the queue"):
+        plan_stack(Job("raw", "pre", folder / "out.h5"), Config(), [], Site(), 0, 0)
+
+
+def test_a_refusal_midway_names_what_was_sent(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_merge(script: Path, dependency: str) -> str:
+        if dependency:
+            raise InputError(f"{script}: Slurm refuses it: too many jobs")
+        return "101"
+
+    monkeypatch.setattr(slurm, "send", refuse_merge)
+    with pytest.raises(InputError, match="too many jobs; sent before it: job 101"):
+        send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+
+
+def test_a_queue_that_does_not_answer_is_not_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert slurm.queued() is None
+    squeue = tmp_path / "squeue"
+    squeue.write_text("#!/bin/sh\necho 'Socket timed out' >&2; exit 1\n")
+    squeue.chmod(0o755)
+    with pytest.raises(InputError, match="Socket timed out"):
+        slurm.queued()
+    squeue.write_text("#!/bin/sh\necho '7|N/A|RUNNING|.'; echo '8|2|PENDING|.'\n")
+    assert slurm.queued() == {("7", ""): "RUNNING", ("8", "2"): "PENDING"}
+
+
+def test_paths_with_spaces_and_percent_signs(folder: Path, sent: list[tuple[str, str]]) -> None:
+    Path("my 5% cells").mkdir()
+    job = Job("raw", "pre", Path("my 5% cells/cell 3.h5"))
+    text = plan_stack(job, Config(), [], Site(), 0, 0).show()
+    assert '#SBATCH --job-name="amst-cell 3"\n' in text
+    assert '#SBATCH --output="my 5%% cells/cell 3.slurm/%x-%j.log"\n' in text
+    assert "OUT='my 5% cells/cell 3.h5'" in text
+
+
+def test_settings_of_a_file_go_into_the_script(folder: Path) -> None:
+    Path("amst.toml").write_text(
+        '[coarse]\nmethod = "xcorr"\n[output]\nvoxel_size_nm = [8, 5.5, 5]\nlegacy = true\n'
+        '[refine.elastix]\nMetric = "AdvancedNormalizedCorrelation"\n'
+    )
+    changes = ["template.radius=3"]
+    options = settings_options(Path("amst.toml"), changes)
+    assert "--config" not in options
+    assert load_config(None, options[1::2]) == load_config(Path("amst.toml"), changes)
+
+
+def test_a_merge_is_not_stopped_and_begun_for_ever(folder: Path) -> None:
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(hours=0.4), 4, 0)
+    array, merge = (script.text for script in plan.scripts)
+    assert "  75) echo" in array
+    assert "  75) echo" not in merge
+    assert "1 | 9 | 75 |" in merge
+    assert "--time=00:24:00" in merge
+
+
+def test_blocks_then_merge(folder: Path, sent: list[tuple[str, str]]) -> None:
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 2)
+    assert "#SBATCH --array=1-4%2" in plan.show()
+    send_plan(plan)
+    assert sent == [("blocks.sbatch", ""), ("merge.sbatch", "afterok:101")]
+    with pytest.raises(InputError, match="9 blocks: expected 1 to 5"):
+        plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 9, 0)
+
+
+def test_large_manifests_are_split_and_throttled_together(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slurm, "largest_array", lambda: 2)
+    plan = plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 1)
+    send_plan(plan)
+    assert [name for name, _ in sent] == ["0001.sbatch", "0002.sbatch", "0003.sbatch"]
+    assert [waits for _, waits in sent] == ["", "afterany:101", "afterany:102"]
+    rows = Path("stacks.slurm/sent.tsv").read_text().splitlines()
+    assert [row.split("\t")[:2] for row in rows] == [
+        ["101", "1"], ["101", "2"], ["102", "1"], ["102", "2"], ["103", "1"],
+    ]  # fmt: skip
+
+
+def test_what_is_in_the_queue_is_not_sent_again(
+    folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_plan(plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0))
+    queue = {("101", "1"): "RUNNING", ("101", "2"): "PENDING"}
+    monkeypatch.setattr(slurm, "queued", lambda: queue)
+    monkeypatch.setattr(slurm, "ended", lambda place: "FAILED")
+    plan = plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0)
+    assert [out.name for out in plan.scripts[0].tasks] == ["out2.h5", "out3.h5", "out4.h5"]
+    assert plan.scripts[0].name == "0002.sbatch"
+
+
+def test_a_faulty_manifest_sends_nothing(folder: Path) -> None:
+    (folder / "pre/39.tif").unlink()
+    with pytest.raises(InputError, match=r"stacks.tsv line 2.*\n.*line 3"):
+        plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0)
+
+
+def test_arrays_hold_everything_once() -> None:
+    assert [list(span) for span in spans(5, 2)] == [[0, 1], [2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodes = 0", "nodes = 0: expected a whole number of at least 1"),
+        ("modules = 'mpi'", "modules = 'mpi': expected a list of texts"),
+        ("queue = 'x'", "queue: no such key"),
+        ("container = 'a.sif'\ncommand = 'b'", "expected one of them"),
+        ("nodes", "not valid TOML"),
+    ],
+)
+def test_a_site_file_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        load_site(path)
+
+
+def test_a_site_file(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text('nodes = 4\nhours = 12\nmodules = ["mpi"]\n')
+    assert load_site(path) == Site(nodes=4, hours=12.0, modules=("mpi",))

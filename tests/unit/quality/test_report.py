@@ -1,0 +1,149 @@
+"""The report stands alone, names what fell back, and never fails the run."""
+
+import json
+import logging
+import re
+
+import numpy as np
+import pytest
+from matrices import invert
+from report import make_run
+
+from amst_hpc.config import InputError
+from amst_hpc.quality import report
+from amst_hpc.quality.plots import RUN, shown_run
+from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
+from amst_hpc.quality.thumbnails import ThumbnailWriter, collect_thumbnails, read_thumbnails
+from amst_hpc.transform import compose, translation
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory):
+    """100 slices of a made-up run; slice 50 fell back."""
+    return make_run(tmp_path_factory.mktemp("run"), 100, 256, 3)
+
+
+def findings(out):
+    return read_run_results(out, out.with_suffix(".amst"))
+
+
+def test_the_page_stands_alone(out):
+    page = report.write_report(out).read_text()
+    assert len(page) < 10e6
+    sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
+    assert len(sources) == 6
+    assert all(s.startswith("data:image/png;base64,") for s in sources)
+    assert "http" not in page
+    assert "url(" not in page
+    assert "elastix: too few samples" in page
+    assert re.search(r">50</td>\s*<td>slice_00050.tif", page)
+
+
+def test_words_name_what_fell_back_and_how_steady_it_is(out):
+    text = " ".join(sentences(findings(out)))
+    assert "99 are registered in full" in text
+    assert "1 is not: 1 translation" in text
+    assert "Where to look: slices 50 (fell back)" in text
+    jumps = [float(v) for v in re.findall(r"([\d.]+) px \(95 %", text)]
+    assert jumps == sorted(jumps, reverse=True)
+    assert len(jumps) == 3
+
+
+def test_a_slice_that_jumps_is_suspected(out):
+    found = findings(out)
+    before = suspects(found)
+    found.thumbnails["aligned"].x[20] = 9
+    assert suspects(found)[0] == 20
+    assert 20 not in before
+
+
+def test_a_long_stack_is_shown_around_its_fault_and_as_a_whole(tmp_path):
+    found = findings(make_run(tmp_path, 700, 64, 2))
+    run = shown_run(found)
+    assert run.stop - run.start == RUN
+    assert "whole stack" in report.page(found)
+
+
+def test_without_thumbnails_the_rest_is_drawn(tmp_path):
+    out = make_run(tmp_path, 5, 64, 1)
+    for path in (tmp_path / "long.amst" / "thumbnails").iterdir():
+        path.unlink()
+    page = report.write_report(out).read_text()
+    assert "No thumbnails were kept" in page
+    assert "All of them are registered in full" in page
+
+
+def test_a_slice_without_a_transform_is_drawn(tmp_path):
+    out = make_run(tmp_path, 5, 64, 1)
+    path = tmp_path / "long.amst" / "transforms.json"
+    path.write_text(json.dumps([None, *json.loads(path.read_text())[1:]]))
+    assert "<img" in report.write_report(out).read_text()
+
+
+def test_no_fault_in_drawing_fails_the_run(tmp_path, monkeypatch, caplog):
+    def broken(out):
+        raise ZeroDivisionError("drawn")
+
+    monkeypatch.setattr(report, "write_report", broken)
+    with caplog.at_level(logging.WARNING):
+        report.try_report(tmp_path / "x.h5")
+    assert [r.getMessage() for r in caplog.records] == [
+        "the report could not be drawn (ZeroDivisionError: drawn)"
+    ]
+
+
+def test_there_is_no_report_of_nothing(tmp_path):
+    with pytest.raises(InputError, match="finished align"):
+        report.write_report(tmp_path / "x.h5")
+
+
+def test_what_was_applied_is_named(out):
+    angle, size = np.radians(2), (100, 200)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    forward = np.hstack([turn @ [[1.02, 0.03], [0, 0.99]], [[0], [0]]])
+    centre = translation(99.5, 49.5)
+    whole = compose(translation(5, -7), compose(centre, compose(forward, invert(centre))))
+    done = applied(np.array([invert(whole), np.full((2, 3), np.nan)]), size)
+    expected = {"x": 5, "y": -7, "rotation": 2, "scale_x": 2, "scale_y": -1, "shear": 3}
+    assert {key: values[0] for key, values in done.items()} == pytest.approx(expected, abs=1e-9)
+    assert all(np.isnan(values[1]) for values in done.values())
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
+    ramp = np.add.outer(np.arange(90) * 2, np.arange(70)).astype(dtype)
+    noise = np.random.default_rng(1).integers(0, 255, (90, 70)).repeat(2, 0).astype(dtype)
+    with ThumbnailWriter(tmp_path / "t", 1, 0, "register") as keeper:
+        keeper.keep("raw", 3, noise[:90])
+        keeper.keep("raw", 4, np.roll(noise[:90], (2, -1), (0, 1)))
+        keeper.keep("raw", 6, ramp * 0)
+    with ThumbnailWriter(tmp_path / "t", 2, 0, "register") as keeper:
+        keeper.keep("raw", 6, ramp)
+    with next((tmp_path / "t").glob("0002*")).open("ab") as file:
+        file.write(b"0badc0de {")  # torn by a crash
+    kept = read_thumbnails(tmp_path / "t", range(3, 8))["raw"]
+    assert (kept.y[1], kept.x[1]) == pytest.approx((2, -1), abs=0.1)
+    assert np.isnan(kept.y[[0, 2, 3, 4]]).all()
+    assert kept.xz.dtype == dtype
+    assert (kept.xz[3] == ramp[44]).all()
+    assert (kept.yz[3] == ramp[:, 34]).all()
+    assert not kept.xz[4].any()
+
+
+def test_long_lines_are_averaged_down(tmp_path):
+    with ThumbnailWriter(tmp_path / "t", 1, 0, "write") as keeper:
+        keeper.keep("aligned", 0, np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8))
+    kept = read_thumbnails(tmp_path / "t", [0])["aligned"]
+    assert kept.xz.shape == (1, 1666)
+    assert kept.yz.shape == (1, 8)
+    assert (kept.xz[0] == np.arange(1666) * 3 // 50).mean() > 0.9
+
+
+def test_what_parts_have_kept_is_joined(tmp_path):
+    image = np.random.default_rng(2).integers(1, 255, (60, 50)).astype(np.uint8)
+    for part, z in (("a", 0), ("b", 1)):
+        with ThumbnailWriter(tmp_path / part, 1, 0, "write") as keeper:
+            keeper.keep("aligned", z, image)
+    collect_thumbnails([tmp_path / "a", tmp_path / "b", tmp_path / "none"], tmp_path / "all")
+    kept = read_thumbnails(tmp_path / "all", [0, 1])["aligned"]
+    assert kept.xz.all()

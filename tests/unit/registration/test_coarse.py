@@ -1,0 +1,291 @@
+"""The coarse step finds whole-pixel shifts, the same ones from every start nearby."""
+
+import importlib.util
+import warnings
+from types import SimpleNamespace
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from amst_hpc.config import Coarse, InputError
+from amst_hpc.opencl import devices as opencl
+from amst_hpc.opencl import sift as sift_module
+from amst_hpc.opencl.devices import NoDeviceError
+from amst_hpc.registration import coarse
+from amst_hpc.registration.coarse import Matcher
+from amst_hpc.registration.correlation import average_down, correlation, nearest_peak, quality
+from amst_hpc.slice_result import Estimate, RegistrationError
+from amst_hpc.transform import translation
+
+
+def texture(height, width, seed=0, dtype="uint8"):
+    """Blobs and membranes of several sizes."""
+    rng = np.random.default_rng(seed)
+    image = sum(
+        s * ndimage.gaussian_filter(rng.normal(size=(height, width)), s) for s in (1.5, 3, 6, 12)
+    )
+    image = np.clip(image / image.std() * 0.18 + 0.5, 0, 1)
+    return (image * np.iinfo(dtype).max).astype(dtype)
+
+
+SCENE = texture(420, 460)
+
+
+def pair(x, y, noise=6, size=(300, 320), dtype="uint8"):
+    """(fixed, moving) with `moving(p + (x, y))` on `fixed(p)`."""
+    rng = np.random.default_rng(5)
+    h, w = size
+    fixed = SCENE[60 : 60 + h, 70 : 70 + w]
+    moving = SCENE[60 - y : 60 - y + h, 70 - x : 70 - x + w]
+    noisy = [np.clip(a + rng.normal(0, noise, a.shape), 0, 255) for a in (fixed, moving)]
+    if dtype == "uint16":
+        noisy = [a * 256 for a in noisy]
+    return [a.astype(dtype) for a in noisy]
+
+
+@pytest.fixture(scope="module")
+def sift(opencl_ready):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Matcher(Coarse(device="cpu"), 0)
+
+
+def run(matcher, fixed, moving):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return matcher(matcher.smooth(fixed), matcher.smooth(moving))
+
+
+SHIFTS = [(0, 0), (7, -12), (-33, 18), (1, 1)]
+
+
+@pytest.mark.parametrize(("x", "y"), SHIFTS)
+def test_sift_on_the_cpu_finds_a_shift(sift, x, y):
+    assert sift.method == "sift", sift.note
+    found = run(sift, *pair(x, y))
+    assert (found.x, found.y) == (x, y)
+    assert found.matches > 10
+    assert found.estimate == pytest.approx((x, y), abs=1.5)
+
+
+def test_sift_takes_another_shape_and_uint16(sift):
+    found = run(sift, *pair(9, -4, size=(260, 240), dtype="uint16"))
+    assert (found.x, found.y) == (9, -4)
+    found = run(sift, *pair(-9, 4))
+    assert (found.x, found.y) == (-9, 4)
+
+
+def test_many_keypoints_are_thinned_out(sift, monkeypatch):
+    monkeypatch.setattr(sift_module, "KEYPOINTS", 40)
+    found = run(sift, *pair(7, -12))
+    assert (found.x, found.y) == (7, -12)
+    assert 0 < found.matches <= 80
+
+
+def test_sift_on_blank_and_noise_is_never_an_offset_in_silence(sift):
+    fixed, _ = pair(0, 0)
+    rng = np.random.default_rng(0)
+    for moving in (np.zeros_like(fixed), np.full_like(fixed, 100)):
+        with pytest.raises(RegistrationError):
+            run(sift, fixed, moving)
+    moving = rng.integers(0, 255, fixed.shape).astype(np.uint8)
+    found = run(sift, fixed, moving)  # a chance match: its correlation tells
+    m = translation(found.x, found.y)
+    assert sift.quality(sift.smooth(fixed), sift.smooth(moving), m) < 0.3
+
+
+class FakeSift:
+    """Stands in for `Sift`: what happens at each opening and each slice, by device."""
+
+    faults: ClassVar[dict[str, list[str]]] = {}
+    made: ClassVar[list[str]] = []
+
+    def __init__(self, wanted, local_rank):
+        FakeSift.made.append(wanted)
+        self.wanted = wanted
+        self.device = f"{wanted} {len(FakeSift.made)}"
+        self.opened = SimpleNamespace(kind="cpu")  # smoothing and correlation stay on the host
+        if "gone" in FakeSift.faults.get(wanted, []):
+            raise NoDeviceError("gone")
+
+    def __call__(self, fixed, moving):
+        faults = FakeSift.faults.get(self.wanted, [])
+        if faults and faults.pop(0) == "fails":
+            raise RuntimeError("clEnqueueNDRangeKernel failed: OUT_OF_RESOURCES")
+        return Estimate((3.0, -2.0), 5)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "cpu", "made", "end"),
+    [
+        ([], [], ["gpu"], ("sift", "gpu 1")),
+        (["fails"], [], ["gpu", "gpu"], ("sift", "gpu 2")),
+        (["fails", "works", "fails"], [], ["gpu", "gpu", "cpu"], ("sift", "cpu 3")),
+        (["fails"] * 2, ["works", "fails"], ["gpu", "gpu", "cpu"], ("xcorr", "CPU")),
+        (["fails"] * 2, ["gone"], ["gpu", "gpu", "cpu"], ("xcorr", "CPU")),
+    ],
+)
+def test_opencl_errors_lead_to_a_new_context_then_the_cpu_then_xcorr(
+    monkeypatch, caplog, gpu, cpu, made, end
+):
+    monkeypatch.setattr(coarse, "Sift", FakeSift)
+    FakeSift.made, FakeSift.faults = [], {"gpu": list(gpu), "cpu": list(cpu)}
+    matcher = Matcher(Coarse(device="gpu"), 0)
+    for _ in range(3):
+        found = run(matcher, *pair(6, -4))
+        assert (found.x, found.y) == (6, -4)
+    assert FakeSift.made == made
+    assert (matcher.method, matcher.device) == end
+    assert caplog.text.count("OUT_OF_RESOURCES") == gpu.count("fails") + cpu.count("fails")
+
+
+def test_where_sift_finds_nothing_xcorr_is_tried(monkeypatch):
+    class Blind(FakeSift):
+        def __call__(self, fixed, moving):
+            raise RegistrationError("no match between 28 and 28 keypoints")
+
+    monkeypatch.setattr(coarse, "Sift", Blind)
+    matcher = Matcher(Coarse(), 0)
+    found = run(matcher, *pair(6, -4))
+    assert (found.x, found.y, found.matches) == (6, -4, 0)
+    assert matcher.method == "sift"
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(("x", "y"), SHIFTS)
+@pytest.mark.parametrize("downsample", [1, 2])
+def test_phase_correlation_finds_a_shift(x, y, dtype, downsample):
+    matcher = Matcher(Coarse(method="xcorr", downsample=downsample), 0)
+    found = run(matcher, *pair(x, y, dtype=dtype))
+    assert (found.x, found.y) == (x, y)
+
+
+def test_none_is_no_shift():
+    found = run(Matcher(Coarse(method="none"), 0), *pair(5, 5))
+    assert (found.x, found.y) == (0, 0)
+
+
+def test_an_image_without_edges_has_no_shift():
+    with pytest.raises(RegistrationError, match="without any edge"):
+        run(Matcher(Coarse(method="xcorr"), 0), np.zeros((64, 64), np.uint8), SCENE[:64, :64])
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(RegistrationError, match="differ"):
+        run(Matcher(Coarse(method="xcorr"), 0), SCENE[:64, :64], SCENE[:64, :60])
+
+
+def test_a_shift_as_large_as_the_slice_is_refused():
+    matcher = Matcher(Coarse(method="xcorr"), 0)
+    matcher.estimate = lambda fixed, moving: Estimate((0.4 * fixed.shape[1] * 2, 0.0), 3)
+    with pytest.raises(RegistrationError, match="as large as the slice"):
+        run(matcher, *pair(0, 0))
+
+
+def test_settling_ends_at_the_same_pixel_from_every_start_nearby():
+    matcher = Matcher(Coarse(method="xcorr"), 0)
+    fixed, moving = (matcher.smooth(a) for a in pair(6, -9, noise=20))
+    starts = [(6 + dx, -9 + dy) for dx in range(-3, 4) for dy in range(-3, 4)]
+    assert {nearest_peak(fixed, moving, *start) for start in starts} == {(6, -9)}
+
+
+def test_settling_is_deterministic_between_half_pixels():
+    """The truth lies half-way between two pixels: every start takes the same one."""
+    fine = ndimage.zoom(SCENE.astype(np.float32), 2, order=1)
+    fixed, moving = fine[40:440:2, 40:440:2], fine[39:439:2, 40:440:2]
+    starts = [(dx, dy) for dx in range(-2, 3) for dy in range(-2, 3)]
+    assert len({nearest_peak(fixed, moving, *start) for start in starts}) == 1
+
+
+def test_correlation_is_one_where_images_agree():
+    fixed, moving = (a.astype(np.float32) for a in pair(11, -7, noise=0))
+    assert correlation(fixed, moving, 11, -7) == pytest.approx(1)
+    assert correlation(fixed, moving, 10, -7) < 0.999
+    assert correlation(fixed, moving, 10_000, 0) == -1
+    assert quality(fixed, moving, translation(11, -7)) == pytest.approx(1)
+
+
+def test_quality_does_not_count_what_is_missing():
+    fixed, moving = (a.astype(np.float32) for a in pair(0, 0, noise=0))
+    moving[150:] = 0
+    assert quality(fixed, moving, translation(0, 0)) == pytest.approx(1)
+    assert quality(fixed, np.zeros_like(moving), translation(0, 0)) == -1
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_averaging_down_is_the_block_mean(factor):
+    image = np.random.default_rng(0).random((31, 47), np.float32)
+    h, w = 31 // factor, 47 // factor
+    expected = image[: h * factor, : w * factor].reshape(h, factor, w, factor).mean((1, 3))
+    np.testing.assert_allclose(average_down(image, factor), expected, rtol=1e-6)
+
+
+def vigra_gaussian(image, sigma):
+    """vigra's gaussianSmoothing by its definition: window 3 sigma, normalised, border reflected."""
+    radius = int(3 * sigma + 0.5)
+    taps = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    taps /= taps.sum()
+    out = image.astype(np.float64)
+    for axis in (0, 1):
+        out = ndimage.correlate1d(out, taps, axis, mode="mirror")
+    return out
+
+
+@pytest.mark.parametrize("sigma", [0.7, 1.0, 1.6, 2.5])
+def test_smoothing_is_vigras(sigma):
+    """Whichever of the two smooths here; where vigra imports, it is also compared itself."""
+    image = texture(70, 90)
+    smoothed = coarse._smoother()(image, sigma)
+    assert smoothed.dtype == np.float32
+    np.testing.assert_allclose(smoothed, vigra_gaussian(image, sigma), atol=1e-4)
+    if importlib.util.find_spec("vigra"):
+        import vigra
+
+        np.testing.assert_allclose(
+            ndimage.gaussian_filter(image.astype(np.float32), sigma, truncate=3.0, mode="mirror"),
+            vigra.gaussianSmoothing(image.astype(np.float32), sigma),
+            atol=1e-4,
+        )
+
+
+def test_a_device_that_is_not_there_is_refused(sift):
+    for device in ("9:9", "no such device"):
+        with pytest.raises(InputError, match=rf"coarse.device = '{device}': no such device"):
+            Matcher(Coarse(device=device), 0)
+
+
+def test_without_opencl_phase_correlation_takes_over(monkeypatch):
+    monkeypatch.setattr(opencl, "find_devices", list)
+    matcher = Matcher(Coarse(), 0)
+    assert matcher.method == "xcorr"
+    assert "XCORR is used instead" in matcher.note
+    found = run(matcher, *pair(4, 3))
+    assert (found.x, found.y) == (4, 3)
+
+
+def test_opencl_that_silx_cannot_work_with_is_no_end(monkeypatch):
+    """Two copies of pocl: the device computes, and silx finds none."""
+
+    def broken(self, wanted, local_rank):
+        raise AttributeError("'NoneType' object has no attribute 'type'")
+
+    monkeypatch.setattr(coarse.Sift, "__init__", broken)
+    matcher = Matcher(Coarse(), 0)
+    assert (matcher.method, matcher.device) == ("xcorr", "CPU")
+    assert "'NoneType' object" in matcher.note
+
+
+def test_kernels_are_compiled_in_another_process(sift, monkeypatch):
+    config = Coarse(device="cpu")
+    assert coarse.compile_kernels(config, 0, (64, 80)) == config
+    assert coarse.compile_kernels(Coarse(method="xcorr"), 0, (64, 80)) == Coarse(method="xcorr")
+    monkeypatch.setattr(coarse, "runs_without_crash", lambda statement: False)
+    assert coarse.compile_kernels(config, 0, (64, 80)).method == "xcorr"
+
+
+def test_a_driver_that_crashes_does_so_alone(opencl_ready):
+    assert opencl.runs_without_crash("from amst_hpc.registration.coarse import Matcher")
+    assert opencl.runs_without_crash("raise RuntimeError")
+    assert not opencl.runs_without_crash("import os; os.abort()")

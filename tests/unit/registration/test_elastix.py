@@ -1,0 +1,175 @@
+"""elastix brings a known affine back; what it gets and what it says when it fails."""
+
+import os
+import shutil
+
+import numpy as np
+import pytest
+from matrices import invert
+from scipy import ndimage
+
+from amst_hpc.config import InputError, Refine, load_config
+from amst_hpc.registration.elastix import (
+    content_mask,
+    elastix_parameters,
+    make_refine,
+    read_parameter_file,
+)
+from amst_hpc.slice_result import RegistrationError
+from amst_hpc.transform import compose, displacement, resample, translation
+
+SHAPE = (260, 300)
+TRUTH = np.array([[1.004, 0.003, 11.3], [-0.002, 0.997, -6.4]])
+SHIFT = (12, -6)
+
+
+def scene():
+    rng = np.random.default_rng(1)
+    image = sum(s * ndimage.gaussian_filter(rng.normal(size=SHAPE), s) for s in (1.5, 3, 6, 12))
+    return (np.clip(image / image.std() * 0.18 + 0.5, 0.05, 1) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """(template, raw) with `template(p) = raw(TRUTH p)`, and noise on raw."""
+    template = scene()
+    wide = np.pad(template, 40, mode="reflect")
+    raw = resample(wide, compose(translation(40, 40), invert(TRUTH)), SHAPE).astype(float)
+    raw += np.random.default_rng(2).normal(0, 5, SHAPE)
+    return template, np.clip(raw, 1, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def itk_backend():
+    return make_refine(Refine())
+
+
+def error_px(found):
+    """Mean distance of the corners from where they belong, px."""
+    return np.linalg.norm(displacement(found, SHAPE) - displacement(TRUTH, SHAPE), axis=1).mean()
+
+
+def test_itk_brings_a_known_affine_back(itk_backend, pair):
+    assert error_px(itk_backend(*pair, SHIFT)) < 0.1
+
+
+def test_itk_brings_it_back_in_uint16(itk_backend, pair):
+    template, raw = (a.astype(np.uint16) * 200 for a in pair)
+    assert error_px(itk_backend(template, raw, SHIFT)) < 0.1
+
+
+def test_itk_repeats_itself_exactly(itk_backend, pair):
+    first, second = (itk_backend(*pair, SHIFT) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_array_equal(make_refine(Refine())(*pair, SHIFT), first)
+
+
+def test_itk_result_hardly_depends_on_the_coarse_shift(itk_backend, pair):
+    for shift in ((11, -6), (13, -7), (9, -4)):
+        assert error_px(itk_backend(*pair, shift)) < 0.1
+
+
+def test_missing_parts_do_not_steer(itk_backend, pair):
+    template, raw = (a.copy() for a in pair)
+    raw[160:] = 0  # a slice that the microscope did not finish
+    template[:, :30] = 0  # the border of a shifted pre-aligned slice
+    assert error_px(itk_backend(template, raw, SHIFT)) < 0.25
+
+
+def test_elastix_failure_is_an_error_with_its_reason(itk_backend, pair):
+    with pytest.raises(RegistrationError, match="elastix"):
+        itk_backend(*pair, (2000, 0))
+    assert error_px(itk_backend(*pair, SHIFT)) < 0.1
+
+
+@pytest.mark.parametrize("transform", ["EulerTransform", "TranslationTransform"])
+def test_other_linear_transforms(pair, transform):
+    """A pure translation comes back in each kind of matrix."""
+    template, _ = pair
+    moved = resample(np.pad(template, 40, mode="reflect"), translation(40 - 7.5, 40 + 3.25), SHAPE)
+    config = load_config(None, [f"refine.elastix.Transform={transform}"]).refine
+    found = make_refine(config)(template, moved, (7, -3))
+    np.testing.assert_allclose(found, translation(7.5, -3.25), atol=0.1)
+
+
+def test_itk_with_a_parameter_file(tmp_path, pair):
+    path = tmp_path / "affine.txt"
+    lines = ["// elastix", "", '(Transform "AffineTransform") // kind']
+    for name, values in elastix_parameters(Refine()).items():
+        if name != "Transform":
+            lines.append(f"({name} {' '.join(values)})")
+    lines.append("(MaximumNumberOfIterations 150)")
+    path.write_text("\n".join(lines))
+    backend = make_refine(Refine(parameter_file=str(path), elastix={}))
+    assert error_px(backend(*pair, SHIFT)) < 0.1
+
+
+def test_parameter_files_are_read_as_elastix_does(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text('(A "text")\n  (B 1 2.5 "x")  // note\n// (C 1)\n\n')
+    assert read_parameter_file(path) == {"A": ["text"], "B": ["1", "2.5", "x"]}
+    for bad in ("A 1", "(A)", "(A 1"):
+        path.write_text(f"(B 1)\n{bad}\n")
+        with pytest.raises(InputError, match=r"p\.txt: line 2 is not"):
+            read_parameter_file(path)
+    path.write_bytes(b"\xff\xfe(A 1)")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_parameter_file(path)
+
+
+def test_values_go_to_elastix_as_text():
+    config = load_config(
+        None, ["refine.elastix.UseDirectionCosines=true", "refine.elastix.MaximumStepLength=[8, 4]"]
+    )
+    parameters = elastix_parameters(config.refine)
+    assert parameters["UseDirectionCosines"] == ["true"]
+    assert parameters["MaximumStepLength"] == ["8", "4"]
+    assert parameters["RandomSeed"] == ["1"]
+    assert parameters["WriteResultImage"] == ["false"]
+
+
+def test_a_transform_that_is_no_matrix_is_refused():
+    config = load_config(None, ["refine.elastix.Transform=BSplineTransform"]).refine
+    with pytest.raises(InputError, match=r"Transform = 'BSplineTransform': expected one of Affine"):
+        make_refine(config)
+
+
+def test_none_is_the_coarse_shift(pair):
+    found = make_refine(Refine(backend="none"))(*pair, SHIFT)
+    np.testing.assert_array_equal(found, translation(*SHIFT))
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # pyelastix leaves files open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_program_brings_a_known_affine_back_or_is_missing_in_clear_words(pair):
+    """On the CI machine the elastix program is there."""
+    if shutil.which("elastix") is None:
+        assert not os.environ.get("CI"), "elastix is not on PATH: see .ci/install-apt"
+        with pytest.raises(InputError, match="the program elastix is not on PATH"):
+            make_refine(Refine(backend="pyelastix"))
+        return
+    backend = make_refine(Refine(backend="pyelastix"))
+    first = backend(*pair, SHIFT)
+    assert error_px(first) < 0.1
+    np.testing.assert_allclose(backend(*pair, SHIFT), first, atol=1e-6)
+    with pytest.raises(RegistrationError, match=r"."):
+        backend(*pair, (2000, 0))
+
+
+def test_program_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InputError, match="the program elastix is not on PATH"):
+        make_refine(Refine(backend="pyelastix"))
+
+
+def test_masks_leave_out_areas_of_zeros():
+    image = np.full((64, 71), 9, np.uint8)
+    assert content_mask(image) is None
+    image[10, 10] = 0
+    assert content_mask(image) is None
+    image[40:] = 0
+    mask = content_mask(image)
+    assert mask.shape == image.shape
+    assert mask[:32].all()
+    assert not mask[32:].any()
+    assert content_mask(np.zeros((64, 71), np.uint8)) is None
