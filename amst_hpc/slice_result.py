@@ -1,6 +1,29 @@
-"""What registration found for one slice, and what became of it."""
+"""What registration found for one slice, and what became of it.
 
-from dataclasses import dataclass
+A `SliceResult` is made by the rank that registers the slice, goes to rank 0 and into the journal,
+gets its status and transform when the whole stack is known (`registration.fallback`), and is what
+the report reads. Its forms outside the program stand here alone: a record of the journal (JSON)
+and a line of `slices.csv`. Matrices are 2x3 pull-backs, see `transform`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from amst_hpc.transform import Matrix, translation
+
+STAGES = ("template", "read", "coarse", "refine")
+NAN = float("nan")
+COLUMNS = (
+    "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
+    *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
+)  # fmt: skip
 
 
 class RegistrationError(Exception):
@@ -16,3 +39,125 @@ class Estimate:
 
     shift: tuple[float, float]
     matches: int
+
+
+@dataclass(frozen=True, eq=False)  # arrays do not compare to one truth value
+class SliceResult:
+    """Slice z of the raw stack; what is not known (yet) has its default.
+
+    file : name of the raw slice. blank : black, constant or unreadable. shift : coarse translation.
+    affine : by elastix. prealigned : translation onto its own pre-aligned slice, where one was
+    needed. start, metric : correlation with the template at `shift` and at `affine`. matches :
+    keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
+    better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
+    """
+
+    z: int
+    file: str = ""
+    blank: bool = False
+    shift: Matrix | None = None
+    affine: Matrix | None = None
+    prealigned: Matrix | None = None
+    start: float = NAN
+    metric: float = NAN
+    matches: int = 0
+    reason: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    rank: int = 0
+    device: str = ""
+    status: str = ""
+    transform: Matrix | None = None
+
+    def to_record(self) -> dict[str, Any]:
+        """A line of the journal: what registration found."""
+        return {
+            "kind": "slice",
+            "z": self.z,
+            "file": self.file,
+            "blank": self.blank,
+            "matrix": _plain(self.affine),
+            "shift": _plain(self.shift),
+            "prealigned": _plain(self.prealigned),
+            "matches": self.matches,
+            "start": None if np.isnan(self.start) else self.start,
+            "metric": None if np.isnan(self.metric) else self.metric,
+            "reason": self.reason,
+            "rank": self.rank,
+            "device": self.device,
+            "seconds": dict(self.seconds),
+        }
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> SliceResult:
+        """What `to_record` wrote."""
+        start, metric = (NAN if record[key] is None else record[key] for key in ("start", "metric"))
+        return cls(
+            z=record["z"],
+            file=record["file"],
+            blank=record["blank"],
+            shift=_matrix(record["shift"]),
+            affine=_matrix(record["matrix"]),
+            prealigned=_matrix(record["prealigned"]),
+            start=start,
+            metric=metric,
+            matches=record["matches"],
+            reason=record["reason"],
+            seconds=record["seconds"],
+            rank=record["rank"],
+            device=record["device"],
+        )
+
+    def to_row(self) -> list[Any]:
+        """A line of slices.csv, in the order of `COLUMNS`."""
+        shift = ("", "") if self.shift is None else (self.shift[0, 2], self.shift[1, 2])
+        scores = ["" if np.isnan(v) else f"{v:.4f}" for v in (self.start, self.metric)]
+        seconds = [self.seconds.get(stage, "") for stage in STAGES]
+        row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *seconds]
+        return [*row, self.rank, self.device, self.reason]
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, str], transform: Matrix | None) -> SliceResult:
+        """A line of slices.csv with the transform that was applied; raises ValueError."""
+        x, y = row["shift_x"], row["shift_y"]
+        seconds = {stage: row[f"seconds_{stage}"] for stage in STAGES}
+        return cls(
+            z=int(row["index"]),
+            file=row["file"],
+            blank=row["status"] == "blank",
+            shift=translation(float(x), float(y)) if x and y else None,
+            start=float(row["metric_before"] or NAN),
+            metric=float(row["metric"] or NAN),
+            matches=int(row["matches"]),
+            reason=row["reason"],
+            seconds={stage: float(value) for stage, value in seconds.items() if value},
+            rank=int(row["rank"]),
+            device=row["device"],
+            status=row["status"],
+            transform=transform,
+        )
+
+
+def to_csv(results: Iterable[SliceResult]) -> str:
+    """slices.csv."""
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    writer.writerows(result.to_row() for result in results)
+    return table.getvalue()
+
+
+def from_csv(text: str, transforms: Sequence[Any]) -> list[SliceResult]:
+    """slices.csv with transforms.json (a matrix or null per slice of RAW).
+
+    Raises ValueError or KeyError where one of them is damaged.
+    """
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    return [SliceResult.from_row(row, _matrix(transforms[int(row["index"])])) for row in rows]
+
+
+def _plain(matrix: Matrix | None) -> list[list[float]] | None:
+    return None if matrix is None else matrix.tolist()
+
+
+def _matrix(values: Any) -> Matrix | None:
+    return None if values is None else np.array(values, dtype=np.float64)

@@ -132,9 +132,9 @@ def merge(
 ) -> None:
     """Join the parts that `align --block` made in OUT.parts/."""
     with ranks() as comm:
-        from amst_hpc.passes.merge import merge as merge_parts
+        from amst_hpc import pipeline
 
-        outcome = merge_parts(out, comm, link, overwrite)
+        outcome = pipeline.merge(out, comm, link, overwrite)
     report_outcome(outcome, comm)
 
 

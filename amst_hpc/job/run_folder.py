@@ -1,7 +1,4 @@
-"""The run folder `OUT.amst/`.
-
-What a job was begun with, what it has registered, and whether the disk will do.
-"""
+"""The run folder `OUT.amst/`: what a job was begun with, and whether the disk will do."""
 
 from __future__ import annotations
 
@@ -9,47 +6,47 @@ import hashlib
 import json
 import os
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import Config, InputError, to_toml, to_tree
+from amst_hpc.config import Config, InputError, Output, to_toml, to_tree
 from amst_hpc.geometry import level_factors
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
-from amst_hpc.job.journal import differences, records, write_whole
-from amst_hpc.opencl.resampling import Resampler
-from amst_hpc.transform import resample
+from amst_hpc.job.journal import Journal, differences, next_attempt, records, write_whole
+from amst_hpc.slice_result import SliceResult
 
 
-@dataclass
-class Run:
-    """The run folder and what every rank knows of it."""
+def run_folder(out: Path) -> Path:
+    """`OUT.amst` beside `OUT.h5` (or beside the folder OUT of TIFF slices)."""
+    return out.with_suffix(".amst") if out.suffix == ".h5" else out.with_name(f"{out.name}.amst")
 
-    job: Job
-    config: Config
-    inputs: Inputs
-    comm: Any
-    attempt: int = 0
-    timings: dict[str, float] = field(default_factory=dict)
-    resampler: Resampler = resample
+
+def view_path(out: Path, output: Output) -> Path:
+    """What to open: the BigDataViewer XML, or the folder of slices."""
+    return out.with_suffix(".xml") if output.format == "bdv" else out
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a job; its number names its files in the run folder of `out`."""
+
+    out: Path
+    number: int = 0
 
     @property
     def folder(self) -> Path:
         """`OUT.amst`."""
-        return run_folder(self.job.out)
+        return run_folder(self.out)
 
     @property
     def journal(self) -> Path:
         """The folder of `Journal`."""
         return self.folder / "journal"
-
-    @property
-    def intermediates(self) -> Path:
-        """Where refs/ and sift/ go: into the folder of TIFF slices, else into the run folder."""
-        return self.job.out if self.config.output.format == "tif" else self.folder
 
     @property
     def thumbnails(self) -> Path:
@@ -61,23 +58,33 @@ class Run:
         """The output while it grows; it gets its name when it is complete."""
         return self.folder / "writing.h5"
 
+    @property
+    def stop_flag(self) -> Path:
+        """There when a rank was told to stop."""
+        return self.folder / "stop"
 
-def run_folder(out: Path) -> Path:
-    """`OUT.amst` beside `OUT.h5` (or beside the folder OUT of TIFF slices)."""
-    return out.with_suffix(".amst") if out.suffix == ".h5" else out.with_name(f"{out.name}.amst")
+    def open_journal(self, rank: int, work: str) -> Journal:
+        """The file of one rank in one pass (`register` or `write`)."""
+        return Journal(self.journal, self.number, rank, work)
+
+    def registered(self, select: range) -> dict[int, SliceResult]:
+        """What the journal holds of the slices `select`, by number; a later attempt counts."""
+        found = {r["z"]: r for r in records(self.journal) if r.get("kind") == "slice"}
+        return {z: SliceResult.from_record(found[z]) for z in select if z in found}
+
+    def forget_output(self) -> None:
+        """What was written is of no use: the output is made anew from the registered slices."""
+        self.partial.unlink(missing_ok=True)
+        for path in self.journal.glob("*.write.log"):
+            path.unlink()
 
 
-def view_path(job: Job, config: Config) -> Path:
-    """What to open: the BigDataViewer XML, or the folder of slices."""
-    return job.out.with_suffix(".xml") if config.output.format == "bdv" else job.out
-
-
-def fingerprint(run: Run) -> dict[str, Any]:
+def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     """What the results depend on.
 
     `inputs` and `parameters` those of the registration, `output` those of the file.
     """
-    inputs, tree = run.inputs, to_tree(run.config)
+    tree = to_tree(config)
     tree["coarse"].pop("device")
     tree["output"].pop("writer")
     tree["output"].pop("report")
@@ -99,78 +106,72 @@ def _digest(stack: Stack, depth: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def open_run(run: Run, copies: bool = True) -> None:
+def begin_attempt(job: Job, config: Config, inputs: Inputs, copies: bool = True) -> Attempt:
     """Make the run folder, or take up the one that is there if it belongs to the same job (rank 0).
 
     copies : the output holds all slices itself, so the disk must have room for them. Raises
     `InputError`, before anything is written.
     """
-    job, folder = run.job, run.folder
-    path = folder / "journal" / "fingerprint.json"
-    now = fingerprint(run)
+    attempt = Attempt(job.out)
+    path = attempt.journal / "fingerprint.json"
+    now = fingerprint(inputs, config)
     before = json.loads(path.read_text()) if path.exists() and not job.overwrite else None
-    if (
-        before is None
-        and job.out.exists()
-        and not job.overwrite
-        and (job.out.is_file() or any(job.out.iterdir()))
-    ):
-        raise InputError(f"OUT {job.out}: exists; expected a new name, or --overwrite")
-    if before is not None:
-        changed = differences(
-            {k: before[k] for k in ("inputs", "parameters")},
-            {k: now[k] for k in ("inputs", "parameters")},
-        )
-        if changed:
-            raise InputError(
-                f"OUT {job.out}: was begun with other inputs or parameters "
-                f"({'; '.join(changed[:4])}); expected the same, or --overwrite"
-            )
+    _refuse_foreign(job, before, now)
     if copies:
-        check_room(run)
+        check_room(job, config, inputs)
     try:
-        if job.overwrite and folder.exists():
-            shutil.rmtree(folder)
-        (folder / "journal").mkdir(parents=True, exist_ok=True)
-        (folder / "stop").unlink(missing_ok=True)
+        if job.overwrite and attempt.folder.exists():
+            shutil.rmtree(attempt.folder)
+        attempt.journal.mkdir(parents=True, exist_ok=True)
+        attempt.stop_flag.unlink(missing_ok=True)
         if before is not None and before["output"] != now["output"]:
-            forget_output(run)
+            attempt.forget_output()
         write_whole(path, json.dumps(now, indent=1))
-        write_whole(folder / "config.toml", to_toml(run.config))
+        write_whole(attempt.folder / "config.toml", to_toml(config))
     except OSError as error:
         raise InputError(
             f"OUT {job.out}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
+    return Attempt(job.out, next_attempt(attempt.journal))
 
 
-def forget_output(run: Run) -> None:
-    """What was written is of no use: the output is made anew from the registered slices."""
-    run.partial.unlink(missing_ok=True)
-    for path in run.journal.glob("*.write.log"):
-        path.unlink()
+def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
+    """Raises `InputError` for an output of another job; `before` : the fingerprint it left."""
+    if before is None:
+        there = job.out.is_file() or (job.out.exists() and any(job.out.iterdir()))
+        if there and not job.overwrite:
+            raise InputError(f"OUT {job.out}: exists; expected a new name, or --overwrite")
+        return
+    keys = ("inputs", "parameters")
+    changed = differences({k: before[k] for k in keys}, {k: now[k] for k in keys})
+    if changed:
+        raise InputError(
+            f"OUT {job.out}: was begun with other inputs or parameters "
+            f"({'; '.join(changed[:4])}); expected the same, or --overwrite"
+        )
 
 
-def check_room(run: Run) -> None:
+def check_room(job: Job, config: Config, inputs: Inputs) -> None:
     """The folder exists and can be written, and the disk has room for the output.
 
     Raises `InputError`.
     """
-    parent = run.job.out.absolute().parent
+    parent = job.out.absolute().parent
     if not parent.is_dir():
-        raise InputError(f"OUT {run.job.out}: the folder {parent} does not exist")
+        raise InputError(f"OUT {job.out}: the folder {parent} does not exist")
     if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"OUT {run.job.out}: the folder {parent} is not writable")
-    need, free = output_bytes(run.inputs, run.config), shutil.disk_usage(parent).free
-    if run.job.out.is_file():
-        free += run.job.out.stat().st_size if run.job.overwrite else 0
-    if run.partial.exists():  # of a try before: continued, or made anew in its place
-        free += run.partial.stat().st_blocks * 512
-    if run.job.out.is_dir():  # slices that are there already
-        free += sum(path.stat().st_size for path in run.job.out.glob("*.tif*"))
+        raise InputError(f"OUT {job.out}: the folder {parent} is not writable")
+    need, free = output_bytes(inputs, config), shutil.disk_usage(parent).free
+    if job.out.is_file():
+        free += job.out.stat().st_size if job.overwrite else 0
+    partial = Attempt(job.out).partial
+    if partial.exists():  # of a try before: continued, or made anew in its place
+        free += partial.stat().st_blocks * 512
+    if job.out.is_dir():  # slices that are there already
+        free += sum(path.stat().st_size for path in job.out.glob("*.tif*"))
     if need > free:
         raise InputError(
-            f"OUT {run.job.out}: needs up to {need / 1e9:.1f} GB, "
-            f"the disk has {free / 1e9:.1f} GB free"
+            f"OUT {job.out}: needs up to {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
         )
 
 
@@ -187,9 +188,3 @@ def output_bytes(inputs: Inputs, config: Config) -> int:
         else [1.0]
     )
     return int(full * sum(parts))
-
-
-def read_registered(run: Run) -> dict[int, dict[str, Any]]:
-    """The journal's record of each slice of the job that is registered."""
-    found = {r["z"]: r for r in records(run.journal) if r.get("kind") == "slice"}
-    return {z: found[z] for z in run.inputs.select if z in found}

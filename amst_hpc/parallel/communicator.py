@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from amst_hpc.config import InputError
 from amst_hpc.parallel.launch import refuse_copies
@@ -23,7 +23,55 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-def world(copies: bool = False) -> Any:
+class Communicator(Protocol):
+    """What this program calls of an mpi4py communicator; the methods in capitals take buffers."""
+
+    @property
+    def rank(self) -> int:
+        """Number of this process, 0 to size - 1."""
+
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+
+    def bcast(self, obj: Any, root: int = 0) -> Any:
+        """The object of `root`, on all ranks."""
+
+    def gather(self, obj: Any, root: int = 0) -> list[Any] | None:
+        """The objects of all ranks, in their order, on `root`."""
+
+    def allgather(self, obj: Any) -> list[Any]:
+        """The objects of all ranks, in their order, on all."""
+
+    def send(self, obj: Any, dest: int) -> None:
+        """Returns when the object may be changed."""
+
+    def isend(self, obj: Any, dest: int) -> Any:
+        """A request, whose `wait` returns when the object is sent."""
+
+    def iprobe(self, source: int = ..., tag: int = ...) -> bool:
+        """True if an object can be received."""
+
+    def recv(self, buf: Any = ..., source: int = ...) -> Any:
+        """The next object that was sent."""
+
+    def Barrier(self) -> None:
+        """Returns when all ranks have called it."""
+
+    def Dup(self) -> Any:
+        """The same ranks, with messages of their own."""
+
+    def Split_type(self, split_type: int) -> Any:
+        """The ranks of this node."""
+
+    def Free(self) -> None:
+        """The communicator is used no more."""
+
+    def Abort(self, errorcode: int = 0) -> Any:
+        """End all ranks."""
+
+
+def world(copies: bool = False) -> Communicator:
     """`MPI.COMM_WORLD`.
 
     Raises `InputError` where MPI is missing or, unless `copies`, N separate copies were started.
@@ -38,13 +86,13 @@ def world(copies: bool = False) -> Any:
         raise InputError(
             f"MPI cannot be loaded ({error}): install amst-hpc[all], or load the site's MPI"
         ) from None
-    comm = MPI.COMM_WORLD
+    comm = cast(Communicator, MPI.COMM_WORLD)
     if not copies:
         refuse_copies(comm.size, os.environ)
     return comm
 
 
-def on_all_ranks(comm: Any, work: Callable[[], T]) -> T:
+def on_all_ranks(comm: Communicator, work: Callable[[], T]) -> T:
     """Run `work` on every rank; if it raises `InputError` on any, all raise the first one."""
     fault, result = "", None
     try:
@@ -57,8 +105,14 @@ def on_all_ranks(comm: Any, work: Callable[[], T]) -> T:
     return result  # type: ignore[return-value]
 
 
+def on_rank_0(comm: Communicator, work: Callable[[], T]) -> T:
+    """Run `work` on rank 0 alone; all get its result, or raise its `InputError`."""
+    result: T = comm.bcast(on_all_ranks(comm, lambda: work() if comm.rank == 0 else None))
+    return result
+
+
 @contextmanager
-def guard(comm: Any) -> Iterator[None]:
+def guard(comm: Communicator) -> Iterator[None]:
     """End the whole job when this rank fails alone. Errors that all ranks share pass through."""
     try:
         yield

@@ -59,3 +59,8 @@ class StopRequest:
         if self.received and not self.flag.exists():
             self.flag.touch()
         return bool(self.received) or self.flag.exists()
+
+    def raise_together(self, comm: Any, during: str) -> None:
+        """Raise `Stopped` on all ranks if any of them was told to stop; collective."""
+        if any(comm.allgather(bool(self))):
+            raise Stopped(during)

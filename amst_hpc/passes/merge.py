@@ -16,101 +16,106 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from amst_hpc.bdv.file import sync
 from amst_hpc.bdv.join import Source, copy_chunks, filters, find_mismatch, link_layers
-from amst_hpc.bdv.writer import BdvWriter
+from amst_hpc.bdv.writer import BdvWriter, choose_writer
 from amst_hpc.cluster.blocks import Blocks, parts_folder, read_blocks
 from amst_hpc.config import Config, InputError, from_tree
 from amst_hpc.geometry import Layout, make_layout
-from amst_hpc.images.pairing import Job, open_inputs
-from amst_hpc.job.failures import recording_failure
-from amst_hpc.job.journal import Journal, differences, next_attempt, records
-from amst_hpc.job.run_folder import (
-    Run,
-    fingerprint,
-    forget_output,
-    open_run,
-    read_registered,
-    run_folder,
-    view_path,
-)
-from amst_hpc.passes.products import finish
-from amst_hpc.passes.write import aligned_slice
-from amst_hpc.pipeline import Outcome, as_registered
+from amst_hpc.images.pairing import Inputs, Job, open_inputs
+from amst_hpc.job.journal import differences, records
+from amst_hpc.job.run_folder import Attempt, begin_attempt, fingerprint, run_folder, view_path
+from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.passes.products import write_products
+from amst_hpc.passes.write import AlignedStack
 from amst_hpc.quality.report import try_report
 from amst_hpc.quality.thumbnails import collect_thumbnails
-from amst_hpc.registration.fallback import Decision, decide
+from amst_hpc.registration.fallback import choose_transforms
+from amst_hpc.slice_result import SliceResult
 
 
 @dataclass(frozen=True)
 class Part:
-    """A finished part file: its slices, its registered slices by number and the transforms it was
-    written with.
+    """A finished part file: its slices, what was registered of each, and the transforms (of all
+    slices of RAW) that it was written with.
     """
 
     path: Path
     slices: range
-    found: dict[int, dict[str, Any]]
+    found: dict[int, SliceResult]
     applied: list[Any]
 
 
-def merge(out: Path, comm: Any, link: bool = False, overwrite: bool = False) -> Outcome:
-    """Join `OUT.parts/` into `OUT.h5`, in one process.
+@dataclass(frozen=True)
+class Whole:
+    """The job that the parts are blocks of."""
+
+    job: Job
+    config: Config
+    inputs: Inputs
+    layout: Layout
+    blocks: Blocks
+    comm: Communicator
+
+
+def join_parts(
+    out: Path, comm: Communicator, link: bool, overwrite: bool
+) -> tuple[Config, list[SliceResult]]:
+    """Join `OUT.parts/` into `OUT.h5`, in one process; the settings and the results of the whole.
 
     link : the joined file reads the parts where they are, instead of holding copies. Raises
     `InputError` where a part is missing, not finished or of another job; nothing is written then.
     """
     if comm.size > 1:
         raise InputError(f"merge runs on one process, not {comm.size}")
-    with recording_failure(out, comm):
-        return _merge(out, comm, link, overwrite)
-
-
-def _merge(out: Path, comm: Any, link: bool, overwrite: bool) -> Outcome:
     began = time.monotonic()
-    blocks = read_blocks(out)
-    run, layout = _open(out, blocks, comm, overwrite)
-    parts = _read_parts(run, blocks, layout)
-    open_run(run, copies=not link)
-    run.attempt = next_attempt(run.journal)
-    found = {z: record for part in parts for z, record in part.found.items()}
-    shape = run.inputs.shape
-    decisions = decide([as_registered(found[z]) for z in run.inputs.select], shape)
-    forget_output(run)
-    view_path(run.job, run.config).unlink(missing_ok=True)
-    _join(run, layout, parts, decisions, link)
-    run.partial.replace(out)
-    run.timings["merge"] = time.monotonic() - began
-    finish(run, decisions, found, [run.timings])
-    collect_thumbnails([run_folder(part.path) / "thumbnails" for part in parts], run.thumbnails)
-    if run.config.output.report:
+    whole = _open(out, comm, overwrite)
+    parts = _read_parts(whole)
+    job, config, inputs = whole.job, whole.config, whole.inputs
+    attempt = begin_attempt(job, config, inputs, copies=not link)
+    found = {z: result for part in parts for z, result in part.found.items()}
+    results = choose_transforms([found[z] for z in inputs.select], inputs.shape)
+    attempt.forget_output()
+    view_path(out, config.output).unlink(missing_ok=True)
+    _join(whole, attempt, parts, results, link)
+    attempt.partial.replace(out)
+    facts = {
+        "ranks": 1,
+        "attempt": attempt.number,
+        "writer": choose_writer(config.output, 1),
+        "seconds_per_rank": [{"merge": round(time.monotonic() - began, 3)}],
+    }
+    write_products(job, config, inputs, results, facts)
+    thumbnails = [run_folder(part.path) / "thumbnails" for part in parts]
+    collect_thumbnails(thumbnails, attempt.thumbnails)
+    if config.output.report:
         try_report(out)
-    return Outcome(decisions, 0, view_path(run.job, run.config))
+    return config, results
 
 
-def _open(out: Path, blocks: Blocks, comm: Any, overwrite: bool) -> tuple[Run, Layout]:
-    """The job that the parts are blocks of. Raises `InputError`."""
+def _open(out: Path, comm: Communicator, overwrite: bool) -> Whole:
+    """Raises `InputError`."""
+    blocks = read_blocks(out)
     config: Config = from_tree(blocks.config)
     job = Job(blocks.raw, blocks.prealigned, out, (None, None), overwrite)
     job = dataclasses.replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
     inputs = open_inputs(job, config, comm)
     layout = make_layout((inputs.depth, *inputs.shape), blocks.layer, config.output)
-    return Run(job, config, inputs, comm), layout
+    return Whole(job, config, inputs, layout, blocks, comm)
 
 
-def _read_parts(run: Run, blocks: Blocks, layout: Layout) -> list[Part]:
+def _read_parts(whole: Whole) -> list[Part]:
     """All parts; `InputError` names the first that is missing, not finished or foreign."""
-    wanted = fingerprint(run)
-    paths = [blocks.part(run.job.out, n + 1) for n in range(len(blocks.ranges))]
+    wanted = fingerprint(whole.inputs, whole.config)
+    blocks = whole.blocks
+    paths = [blocks.part(whole.job.out, n + 1) for n in range(len(blocks.ranges))]
     parts = []
     for path, (start, stop) in zip(paths, blocks.ranges, strict=True):
         name = f"part {path} (slices {start}:{stop})"
         if fault := _state_fault(path):
             raise InputError(f"{name}: {fault}")
         fault = _foreign(path, wanted, [start, stop]) or find_mismatch(
-            path, layout, range(start, stop)
+            path, whole.layout, range(start, stop)
         )
         if fault:
             raise InputError(f"{name}: not a part of this job: {fault}")
@@ -143,52 +148,56 @@ def _foreign(path: Path, wanted: dict[str, Any], slices: list[int]) -> str:
 
 
 def _read_part(path: Path, slices: range) -> Part:
-    folder = run_folder(path)
-    found = {r["z"]: r for r in records(folder / "journal") if r.get("kind") == "slice"}
+    found = Attempt(path).registered(slices)
     missing = [z for z in slices if z not in found]
     if missing:
         raise InputError(f"part {path}: its journal lacks slice {missing[0]}")
-    applied = json.loads((folder / "transforms.json").read_text())
-    return Part(path, slices, {z: found[z] for z in slices}, applied)
+    applied = json.loads((run_folder(path) / "transforms.json").read_text())
+    return Part(path, slices, found, applied)
 
 
 def _join(
-    run: Run, layout: Layout, parts: Sequence[Part], decisions: Sequence[Decision], link: bool
+    whole: Whole,
+    attempt: Attempt,
+    parts: Sequence[Part],
+    results: Sequence[SliceResult],
+    link: bool,
 ) -> None:
     """Make the file in the run folder; layers whose transforms have changed are made again."""
-    changed = _changed_layers(layout, parts, decisions)
+    layout, out = whole.layout, whole.job.out
+    changed = _changed_layers(layout, parts, results)
     sources = [_source(part, layout, changed) for part in parts]
-    made = parts_folder(run.job.out) / "anew.h5" if link else run.partial
+    made = parts_folder(out) / "anew.h5" if link else attempt.partial
     checksums = _copied_checksums(sources)
-    known = read_registered(run).keys()
-    with Journal(run.journal, run.attempt, 0, "register") as journal:
+    known = attempt.registered(whole.inputs.select).keys()
+    with attempt.open_journal(0, "register") as journal:
         for part in parts:
             for z in sorted(part.found.keys() - known):
-                journal.write(part.found[z])
-    with Journal(run.journal, run.attempt, 0, "write") as journal:
+                journal.write(part.found[z].to_record())
+    with attempt.open_journal(0, "write") as journal:
         journal.write({"kind": "begun", "layer_depth": layout.layer})
         if changed or not link:
-            checksums |= _make_layers(run, layout, decisions, changed, made)
+            checksums |= _make_layers(whole, results, changed, made)
         if link:
             extra = [Source(made, 0, changed)] if changed else []
-            link_layers(run.partial, run.job.out.parent, layout, [*sources, *extra])
+            link_layers(attempt.partial, out.parent, layout, [*sources, *extra])
         else:
             copy_chunks(made, layout, sources)
         for layer in sorted(checksums):
             journal.write({"kind": "layer", "layer": layer, "checksums": checksums[layer]})
-        sync(run.partial)
+        sync(attempt.partial)
         journal.write({"kind": "closed"})
 
 
 def _changed_layers(
-    layout: Layout, parts: Sequence[Part], decisions: Sequence[Decision]
+    layout: Layout, parts: Sequence[Part], results: Sequence[SliceResult]
 ) -> list[int]:
     """Layers with a slice whose transform is not the one that its part was written with."""
     changed = set()
     for part in parts:
         for z in part.slices:
-            matrix = decisions[z].matrix
-            if part.applied[z] != (None if matrix is None else matrix.tolist()):
+            transform = results[z].transform
+            if part.applied[z] != (None if transform is None else transform.tolist()):
                 changed.add(z // layout.layer)
     return sorted(changed)
 
@@ -210,13 +219,14 @@ def _copied_checksums(sources: Sequence[Source]) -> dict[int, Any]:
 
 
 def _make_layers(
-    run: Run, layout: Layout, decisions: Sequence[Decision], layers: Sequence[int], path: Path
+    whole: Whole, results: Sequence[SliceResult], layers: Sequence[int], path: Path
 ) -> dict[int, Any]:
     """Make a file with all datasets and these layers; their checksums."""
     checksums = {}
-    with BdvWriter(path, layout, run.inputs.dtype, run.config.output, run.comm) as out:
+    layout, aligned = whole.layout, AlignedStack(whole.inputs, results)
+    dtype, output = whole.inputs.dtype, whole.config.output
+    with BdvWriter(path, layout, dtype, output, whole.comm) as out:
         for layer in layers:
-            slices = layout.layers[layer]
-            block = np.stack([aligned_slice(run.inputs, z, decisions[z]) for z in slices])
+            block = aligned.layer(layout.layers[layer])
             checksums[layer] = [grid.tolist() for grid in out.write(layer, block)]
     return checksums

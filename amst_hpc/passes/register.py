@@ -1,98 +1,154 @@
-"""The first pass: each rank registers its share of the slices, one journal record per slice."""
+"""The first pass: each rank registers its share of the slices.
+
+A result is in the journal before it counts, and goes to rank 0 when the pass is over; what an
+earlier start of the job left in the journal is not registered again.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amst_hpc.config import Config
 from amst_hpc.geometry import split
+from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, fit_to
 from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.job.journal import Journal, crashed_slices
-from amst_hpc.job.progress import ProgressMeter
-from amst_hpc.job.run_folder import Run, read_registered
-from amst_hpc.parallel.communicator import on_all_ranks
+from amst_hpc.job.progress import ProgressMeter, StageTimer
+from amst_hpc.job.run_folder import Attempt
+from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
-from amst_hpc.parallel.signals import Stopped, StopRequest
+from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.parallel.tally import Tally
 from amst_hpc.quality.thumbnails import ThumbnailWriter
-from amst_hpc.registration.coarse import Matcher, compile_kernels
+from amst_hpc.registration.coarse import Matcher, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.template import groups, is_blank, window
-from amst_hpc.slice_result import RegistrationError
+from amst_hpc.slice_result import RegistrationError, SliceResult
 from amst_hpc.transform import Matrix, compose, shift_whole, translation
 
 log = logging.getLogger(__name__)
 
-
 Slice = NDArray[np.integer]
-
-
 CRASHES_ALLOWED = 1
-
-
-PREALIGNED_BELOW = 0.6
-
-
+PREALIGNED_BELOW = 0.6  # correlation at the coarse shift: worse, and the pre-aligned slice is asked
 PREALIGNED_SCORE = 0.8
 
 
-def register_missing(run: Run, stop: StopRequest) -> None:
+def register_slices(
+    inputs: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> tuple[list[SliceResult], dict[str, float]]:
     """Register the slices that the journal does not hold, an equal share on each rank.
 
-    Raises `Stopped`.
+    Returns the results of all slices, in their order, on rank 0 (elsewhere none), and the seconds
+    of this rank by step. Raises `Stopped`.
     """
-    comm, select = run.comm, run.inputs.select
-    plan = (set(read_registered(run)), crashed_slices(run.journal)) if comm.rank == 0 else None
-    done, crashes = comm.bcast(plan)
-    missing = [z for z in select if z not in done]
+    earlier = attempt.registered(inputs.select) if comm.rank == 0 else {}
+    done: set[int] = comm.bcast(set(earlier))
+    missing = [z for z in inputs.select if z not in done]
     if comm.rank == 0 and done:
-        log.info("%d of %d slices are registered already", len(done), len(select))
+        log.info("%d of %d slices are registered already", len(done), len(inputs.select))
+    mine: list[SliceResult] = []
+    timer = StageTimer()
     if missing:
-        share = split(len(missing), comm.size)[comm.rank]
-        mine = [missing[i] for i in share]
+        share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
         with (
-            Journal(run.journal, run.attempt, comm.rank, "register") as journal,
-            ThumbnailWriter(run.thumbnails, run.attempt, comm.rank, "register") as keeper,
+            attempt.open_journal(comm.rank, "register") as journal,
+            ThumbnailWriter(attempt.thumbnails, attempt.number, comm.rank, "register") as kept,
         ):
-            began = time.monotonic()
-            registrar = on_all_ranks(comm, lambda: Registrar(run, journal, keeper))
-            started = time.monotonic()
-            with ProgressMeter("register", len(select), len(done), comm.rank == 0) as meter:
-                for record in registrar.register(mine, crashes, stop):
-                    journal.write(record)
-                    if meter.due():
-                        tell(meter, run)
+            registrar = on_all_ranks(comm, lambda: Registrar(inputs, config, attempt, comm, kept))
+            timer.lap("start")
+            crashes = comm.bcast(crashed_slices(attempt.journal) if comm.rank == 0 else None)
+            tally = Tally(comm)
+            with ProgressMeter("register", len(inputs.select), len(done), comm.rank == 0) as meter:
+                for result in _register_share(registrar, share, crashes, journal, stop):
+                    mine.append(result)
+                    tally.add(fell_back=bool(result.reason))
+                    _show(meter, tally, earlier)
                 journal.sync()
-                run.timings |= {
-                    "start": started - began,
-                    "register": time.monotonic() - started,
-                }
-                comm.Barrier()
-                if comm.rank == 0:
-                    tell(meter, run)
-    if any(comm.allgather(bool(stop))):
-        raise Stopped("registration")
+                timer.lap("register")
+                tally.finish(lambda: _show(meter, tally, earlier))
+                _show(meter, tally, earlier, always=True)
+    stop.raise_together(comm, "registration")
+    found = earlier | {r.z: r for part in comm.gather(mine) or [] for r in part}
+    return [found[z] for z in inputs.select if z in found], timer.laps
 
 
-def tell(meter: ProgressMeter, run: Run) -> None:
-    """Show how many slices are registered, and how many of them not as they should be."""
-    found = read_registered(run)
-    faults = sum(bool(record["reason"]) for record in found.values())
-    meter.update(len(found), f"{faults} fell back" if faults else "")
+def _intermediates(config: Config, attempt: Attempt) -> Path | None:
+    """Where refs/ and sift/ go, if asked for: beside the TIFF slices, else into the run folder."""
+    if not config.output.intermediates:
+        return None
+    return attempt.out if config.output.format == "tif" else attempt.folder
+
+
+def _show(
+    meter: ProgressMeter, tally: Tally, earlier: Mapping[int, SliceResult], always: bool = False
+) -> None:
+    """Slices done by all ranks, and how many of them fell back."""
+    if always or meter.due():
+        done, faults = tally.totals()
+        faults += sum(bool(result.reason) for result in earlier.values())
+        meter.update(len(earlier) + done, f"{faults} fell back" if faults else "")
+
+
+def _register_share(
+    registrar: Registrar,
+    share: Sequence[int],
+    crashes: Mapping[int, int],
+    journal: Journal,
+    stop: StopRequest,
+) -> Iterator[SliceResult]:
+    """Results of the slices of `share` (ascending), in the journal; ends early when asked to."""
+    for group in groups(share):
+        began = time.monotonic()
+        templates = registrar.templates(group)
+        seconds = {"template": round((time.monotonic() - began) / len(group), 4)}
+        for z, template in zip(group, templates, strict=True):
+            if stop:
+                return
+            journal.write({"kind": "start", "z": z}, durable=False)
+            result = registrar.register(z, template, crashes.get(z, 0) > CRASHES_ALLOWED)
+            result = replace(result, seconds=seconds | dict(result.seconds))
+            journal.write(result.to_record())
+            yield result
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Template and raw slice of one size, and both as the coarse step sees them.
+
+    offset : `raw(p)` is the slice as read at `offset p`.
+    """
+
+    template: Slice
+    raw: Slice
+    offset: Matrix
+    fixed: Smooth
+    moving: Smooth
 
 
 class Registrar:
     """Template, coarse and refine of one rank, built once."""
 
-    def __init__(self, run: Run, journal: Journal, keeper: ThumbnailWriter) -> None:
-        config, inputs = run.config, run.inputs
-        self.run, self.journal, self.keeper = run, journal, keeper
-        rank_on_node, ranks_on_node = local_place(run.comm)
+    def __init__(
+        self,
+        inputs: Inputs,
+        config: Config,
+        attempt: Attempt,
+        comm: Communicator,
+        thumbnails: ThumbnailWriter,
+    ) -> None:
+        """Opens the device and loads elastix. Raises `InputError`."""
+        self.inputs, self.config, self.rank = inputs, config, comm.rank
+        self.thumbnails, self.intermediates = thumbnails, _intermediates(config, attempt)
+        rank_on_node, ranks_on_node = local_place(comm)
         coarse = compile_kernels(config.coarse, rank_on_node, inputs.shape)
         self.matcher = Matcher(coarse, rank_on_node)
         pixels = inputs.shape[0] * inputs.shape[1]
@@ -102,7 +158,7 @@ class Registrar:
         self.window: dict[int, Slice | None] = {}
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
-        if self.run.comm.rank == 0:
+        if comm.rank == 0:
             log.info(
                 "coarse: %s on %s; refine: %s",
                 self.matcher.method,
@@ -110,26 +166,9 @@ class Registrar:
                 config.refine.backend,
             )
 
-    def register(
-        self, mine: Sequence[int], crashes: dict[int, int], stop: StopRequest
-    ) -> Iterator[dict[str, Any]]:
-        """Records of the slices `mine`, ascending; ends early when asked to stop."""
-        for group in groups(mine):
-            began = time.monotonic()
-            templates = self.templates(group)
-            seconds = (time.monotonic() - began) / len(group)
-            for z, template in zip(group, templates, strict=True):
-                if stop:
-                    return
-                self.journal.write({"kind": "start", "z": z}, durable=False)
-                crashed = crashes.get(z, 0) > CRASHES_ALLOWED
-                record = self.one(z, template, crashed)
-                record["seconds"] = {"template": round(seconds, 4), **record["seconds"]}
-                yield record
-
     def templates(self, group: Sequence[int]) -> list[Slice | None]:
         """The template of each slice of a group; each pre-aligned slice is read once."""
-        depth, radius = self.run.inputs.depth, self.run.config.template.radius
+        depth, radius = self.inputs.depth, self.config.template.radius
         needed = sorted({i for z in group for i in window(z, depth, radius)})
         self.window = {
             i: self.window[i] if i in self.window else self.read_prealigned(i) for i in needed
@@ -145,92 +184,89 @@ class Registrar:
     def read_prealigned(self, z: int) -> Slice | None:
         """A pre-aligned slice, None if black or unreadable: the template goes without it."""
         try:
-            image = self.run.inputs.prealigned.read(z)
+            image = self.inputs.prealigned.read(z)
         except SliceError as error:
             log.warning("left out of the templates: %s", error)
             return None
         return None if is_blank(image) else image
 
-    def one(self, z: int, template: Slice | None, crashed: bool) -> dict[str, Any]:
-        """Register one slice; whatever goes wrong with it is in the record."""
-        clock = Clock()
-        record: dict[str, Any] = {
-            "kind": "slice", "z": z, "blank": False, "matrix": None, "shift": None,
-            "prealigned": None, "matches": 0, "start": None, "metric": None, "reason": "",
-            "rank": self.run.comm.rank, "device": self.matcher.device,
-        }  # fmt: skip
+    def register(self, z: int, template: Slice | None, crashed: bool) -> SliceResult:
+        """Register one slice; whatever goes wrong with it is in the result.
+
+        crashed : elastix has crashed on it, it is not asked again.
+        """
+        timer = StageTimer()
+        result = SliceResult(
+            z, self.inputs.raw.names[z], rank=self.rank, device=self.matcher.device
+        )
         try:
-            raw, offset = fit_to(
-                self.run.inputs.raw.read(z), self.run.inputs.shape, self.run.inputs.raw.names[z]
-            )
-            self.keeper.keep("raw", z, raw)
-            if (own := self.window.get(z)) is not None:
-                self.keeper.keep("prealigned", z, own)
-            clock.lap("read")
-            if is_blank(raw):
-                return record | {
-                    "blank": True,
-                    "reason": "black or constant slice",
-                    "seconds": clock.laps,
-                }
-            if template is None:
-                raise RegistrationError("no pre-aligned slice around it can be used")
-            self.match(record, template, raw, offset, crashed, clock)
+            raw, offset = fit_to(self.inputs.raw.read(z), self.inputs.shape, result.file)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
-            return record | {"blank": True, "reason": str(error), "seconds": clock.laps}
+            return replace(result, blank=True, reason=str(error), seconds=timer.laps)
+        self.keep_thumbnails(z, raw)
+        timer.lap("read")
+        if is_blank(raw):
+            return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
+        try:
+            if template is None:
+                raise RegistrationError("no pre-aligned slice around it can be used")
+            smooth = self.matcher.smooth
+            pair = Pair(template, raw, offset, smooth(template), smooth(raw))
+            result, shift = self.find_shift(result, pair)
+            timer.lap("coarse")
+            if crashed:
+                raise RegistrationError("elastix crashed on this slice twice")
+            result = self.find_affine(result, pair, shift, timer)
         except RegistrationError as error:
-            record["reason"] = str(error)
+            result = replace(result, reason=str(error))
             log.warning("slice %d: %s", z, error)
-        if record["shift"] is None or record["start"] < PREALIGNED_BELOW:
-            record["prealigned"] = self.match_prealigned(z, raw, offset)
-            clock.lap("coarse")
-        return record | {"seconds": clock.laps}
+        if result.shift is None or result.start < PREALIGNED_BELOW:
+            result = replace(result, prealigned=self.match_prealigned(z, raw, offset))
+            timer.lap("coarse")
+        return replace(result, seconds=timer.laps)
 
-    def match(
-        self,
-        record: dict[str, Any],
-        template: Slice,
-        raw: Slice,
-        offset: Matrix,
-        crashed: bool,
-        clock: Clock,
-    ) -> None:
-        """Coarse and refine; fills the record as far as it comes.
+    def keep_thumbnails(self, z: int, raw: Slice) -> None:
+        """Raw and pre-aligned slice for the report, while they are in hand."""
+        self.thumbnails.add("raw", z, raw)
+        if (own := self.window.get(z)) is not None:
+            self.thumbnails.add("prealigned", z, own)
 
-        Raises `RegistrationError`, `RegistrationError`.
-        """
-        fixed, moving = self.matcher.smooth(template), self.matcher.smooth(raw)
-        shift = self.matcher(fixed, moving)
-        clock.lap("coarse")
-        coarse = translation(shift.x, shift.y)
-        if self.run.config.output.intermediates:
-            self.keep(record["z"], template, shift_whole(raw, shift.x, shift.y, raw.shape))
-        record |= {
-            "shift": compose(offset, coarse).tolist(),
-            "matches": shift.matches,
-            "device": self.matcher.device,
-        }
-        record["start"] = record["metric"] = self.matcher.quality(fixed, moving, coarse)
-        if crashed:
-            raise RegistrationError("elastix crashed on this slice twice")
-        matrix = self.refine(template, raw, (shift.x, shift.y))
-        clock.lap("refine")
-        record |= {
-            "matrix": compose(offset, matrix).tolist(),
-            "metric": self.matcher.quality(fixed, moving, matrix),
-        }
-        clock.lap("coarse")
+    def find_shift(self, result: SliceResult, pair: Pair) -> tuple[SliceResult, tuple[int, int]]:
+        """The coarse step: the result with the shift, and the shift. Raises `RegistrationError`."""
+        found = self.matcher(pair.fixed, pair.moving)
+        coarse = translation(found.x, found.y)
+        if self.intermediates is not None:
+            moved = shift_whole(pair.raw, found.x, found.y, pair.raw.shape)
+            self.keep_intermediates(self.intermediates, result.file, pair.template, moved)
+        score = self.matcher.quality(pair.fixed, pair.moving, coarse)
+        result = replace(
+            result,
+            shift=compose(pair.offset, coarse),
+            matches=found.matches,
+            device=self.matcher.device,
+            start=score,
+            metric=score,
+        )
+        return result, (found.x, found.y)
 
-    def keep(self, z: int, template: Slice, shifted: Slice) -> None:
-        """Write the intermediate slices, as the original does."""
-        for name, image in (("refs", template), ("sift", shifted)):
-            folder = self.run.intermediates / name
-            folder.mkdir(parents=True, exist_ok=True)
-            path = folder / self.run.inputs.raw.names[z]
-            write_slice(path, image, self.run.config.output.compression)
+    def find_affine(
+        self, result: SliceResult, pair: Pair, shift: tuple[int, int], timer: StageTimer
+    ) -> SliceResult:
+        """The refine step: the result with the affine. Raises `RegistrationError`."""
+        matrix = self.refine(pair.template, pair.raw, shift)
+        timer.lap("refine")
+        score = self.matcher.quality(pair.fixed, pair.moving, matrix)
+        timer.lap("coarse")
+        return replace(result, affine=compose(pair.offset, matrix), metric=score)
 
-    def match_prealigned(self, z: int, raw: Slice, offset: Matrix) -> list[list[float]] | None:
+    def keep_intermediates(self, folder: Path, name: str, template: Slice, shifted: Slice) -> None:
+        """Write the template and the shifted slice, as the original does."""
+        for kind, image in (("refs", template), ("sift", shifted)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            write_slice(folder / kind / name, image, self.config.output.compression)
+
+    def match_prealigned(self, z: int, raw: Slice, offset: Matrix) -> Matrix | None:
         """Translation of raw onto its own pre-aligned slice: what the pre-alignment did to it."""
         own = self.window.get(z)
         if own is None:
@@ -243,19 +279,4 @@ class Registrar:
         found = translation(shift.x, shift.y)
         if self.matcher.quality(fixed, moving, found) < PREALIGNED_SCORE:
             return None
-        matrix: list[list[float]] = compose(offset, found).tolist()
-        return matrix
-
-
-class Clock:
-    """Seconds per stage of one slice."""
-
-    def __init__(self) -> None:
-        self.last = time.monotonic()
-        self.laps: dict[str, float] = {}
-
-    def lap(self, stage: str) -> None:
-        """Count the time since the last lap to `stage`."""
-        now = time.monotonic()
-        self.laps[stage] = round(self.laps.get(stage, 0.0) + now - self.last, 4)
-        self.last = now
+        return compose(offset, found)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.quality.run_results import STACKS, STAGES, RunResults, applied, step_jitter, suspects
+from amst_hpc.quality.run_results import STACKS, RunResults, applied, step_jitter, suspects
+from amst_hpc.slice_result import STAGES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -311,13 +312,11 @@ def draw_scores(found: RunResults) -> Figure:
     figure, panels = _curves(found, titles, 130)
     z = np.array(found.index)
     thin = 0.9 if len(z) < 1000 else 0.5
-    panels[0].plot(z, found.number("matches"), color=GREEN, linewidth=thin)
+    panels[0].plot(z, found.curve("matches"), color=GREEN, linewidth=thin)
     panels[0].set_ylim(bottom=0)
+    panels[1].plot(z, found.curve("start"), color=ORANGE, linewidth=thin, label="after the shift")
     panels[1].plot(
-        z, found.number("metric_before"), color=ORANGE, linewidth=thin, label="after the shift"
-    )
-    panels[1].plot(
-        z, found.number("metric"), color=BLUE, linewidth=thin, label="after the affine step"
+        z, found.curve("metric"), color=BLUE, linewidth=thin, label="after the affine step"
     )
     for i, axes in enumerate(panels):
         _mark(axes, found, label=i == 1)
@@ -333,7 +332,7 @@ def draw_times(found: RunResults) -> Figure:
     figure = _figure(TOP + high + BOTTOM + 10)
     left = _axes(figure, 76, BOTTOM + 10, 400, high)
     right = _axes(figure, 590, BOTTOM + 10, WIDTH - 606, high)
-    means = [float(np.nan_to_num(np.nanmean(_known(found.number(f"seconds_{s}"))))) for s in STAGES]
+    means = [float(np.nan_to_num(np.nanmean(_known(found.seconds(s))))) for s in STAGES]
     left.barh(range(len(STAGES)), means, color=BLUE, height=0.6)
     left.set_yticks(range(len(STAGES)), STAGES, fontsize=9)
     for i, mean in enumerate(means):

@@ -1,8 +1,6 @@
 """`OUT.amst/report.html`: what a run did, in one file with its pictures inside.
 
-Everything comes from `findings`; the volume is not read. The only home of matplotlib. Figures are
-laid out in CSS pixels for a page of `WIDTH` and drawn at twice that, so they are sharp on every
-screen. Colours are Okabe and Ito's, which colour-blind people can tell apart.
+Everything comes from `run_results`; the volume is not read.
 """
 
 from __future__ import annotations
@@ -98,14 +96,13 @@ def _picture(figure: Figure | None, name: str) -> str:
 
 
 def _flagged_table(found: RunResults) -> str:
-    rows = [row for row in found.rows if row["status"] != "affine"]
+    rows = list(found.flagged.values())
     if not rows:
         return "<p>No slice fell back.</p>"
     lines = "".join(
-        "<tr>" + "".join(f"<td>{html.escape(row[key])}</td>" for key in ("index", "file"))
-        + f"<td class='flag'>{html.escape(row['status'])}</td>"
-        + f"<td>{html.escape(row['reason'])}</td></tr>"
-        for row in rows[:ROWS]
+        "<tr>" + "".join(f"<td>{html.escape(str(text))}</td>" for text in (s.z, s.file))
+        + f"<td class='flag'>{html.escape(s.status)}</td><td>{html.escape(s.reason)}</td></tr>"
+        for s in rows[:ROWS]
     )  # fmt: skip
     more = f"<p>{len(rows) - ROWS:,} more in slices.csv.</p>" if len(rows) > ROWS else ""
     head = "<tr><th>slice</th><th>file</th><th>transform</th><th>why</th></tr>"

@@ -5,7 +5,6 @@ Nothing here reads the volume; `report` draws it.
 
 from __future__ import annotations
 
-import csv
 import json
 import tomllib
 from collections import Counter
@@ -17,13 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.config import InputError
+from amst_hpc.job.progress import duration
 from amst_hpc.quality.adjacent import jitter
 from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
+from amst_hpc.slice_result import STAGES, SliceResult, from_csv
 
 STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
-
-
-STAGES = ("template", "read", "coarse", "refine")
 
 
 MEANINGS = {
@@ -50,32 +48,39 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RunResults:
-    """One entry per slice of the run in `index`, `rows` and `matrices`; `shape` (y, x) px.
-
-    rows : the lines of slices.csv. matrices : (n, 2, 3) pull-back, nan where there is none.
-    """
+    """What a run did with each of its slices; `shape` (y, x) px."""
 
     out: Path
-    index: list[int]
-    rows: list[dict[str, str]]
-    matrices: Float
+    slices: list[SliceResult]
     shape: tuple[int, int]
     run: dict[str, Any]
     config: str
     thumbnails: dict[str, Thumbnails]
 
-    def number(self, column: str) -> Float:
-        """A column of slices.csv; nan where the cell is empty."""
-        return np.array([float(row.get(column) or "nan") for row in self.rows])
+    @property
+    def index(self) -> list[int]:
+        """The numbers of the slices in RAW."""
+        return [s.z for s in self.slices]
+
+    def curve(self, value: str) -> Float:
+        """A value of each slice: `matches`, `start` or `metric`; nan where it is not known."""
+        return np.array([getattr(s, value) for s in self.slices], dtype=np.float64)
+
+    def seconds(self, stage: str) -> Float:
+        """Seconds that a stage took on each slice; nan where it was not reached."""
+        return np.array([s.seconds.get(stage, np.nan) for s in self.slices])
 
     @property
-    def flagged(self) -> dict[int, str]:
-        """Slices that are not registered in full, with their status."""
-        return {
-            z: row["status"]
-            for z, row in zip(self.index, self.rows, strict=True)
-            if row["status"] != "affine"
-        }
+    def matrices(self) -> Float:
+        """(n, 2, 3) pull-back, nan where there is none."""
+        nothing = np.full((2, 3), np.nan)
+        found = [nothing if s.transform is None else s.transform for s in self.slices]
+        return np.array(found).reshape(-1, 2, 3)
+
+    @property
+    def flagged(self) -> dict[int, SliceResult]:
+        """Slices that are not registered in full."""
+        return {s.z: s for s in self.slices if s.status != "affine"}
 
     @property
     def voxel_size_nm(self) -> tuple[float, ...]:
@@ -86,30 +91,19 @@ class RunResults:
 def read_run_results(out: Path, folder: Path) -> RunResults:
     """What the run that made `out` left in `folder`. Raises `InputError`."""
     try:
-        with (folder / "slices.csv").open(newline="") as file:
-            rows = list(csv.DictReader(file))
         run = json.loads((folder / "run.json").read_text())
         transforms = json.loads((folder / "transforms.json").read_text())
+        slices = from_csv((folder / "slices.csv").read_text(), transforms)
         config = (folder / "config.toml").read_text()
+        shape = (run["shape_zyx"][1], run["shape_zyx"][2])
     except OSError as error:
         raise InputError(
             f"OUT {out}: {error.filename} cannot be read; expected the output of a finished align"
         ) from None
-    except ValueError as error:
+    except (ValueError, LookupError) as error:
         raise InputError(f"OUT {out}: {folder} is damaged ({error})") from None
-    index = [int(row["index"]) for row in rows]
-    nothing = np.full((2, 3), np.nan)
-    matrices = [nothing if transforms[z] is None else transforms[z] for z in index]
-    return RunResults(
-        out,
-        index,
-        rows,
-        np.array(matrices, dtype=np.float64).reshape(-1, 2, 3),
-        (run["shape_zyx"][1], run["shape_zyx"][2]),
-        run,
-        config,
-        read_thumbnails(folder / "thumbnails", index),
-    )
+    thumbnails = read_thumbnails(folder / "thumbnails", [s.z for s in slices])
+    return RunResults(out, slices, shape, run, config, thumbnails)
 
 
 def applied(matrices: Float, shape: tuple[int, int]) -> dict[str, Float]:
@@ -154,12 +148,12 @@ def suspects(found: RunResults) -> list[int]:
 
 def sentences(found: RunResults) -> list[str]:
     """The result in words: what was done, what fell back, how steady it is, how long it took."""
-    total, flagged = len(found.rows), found.flagged
+    total, flagged = len(found.slices), found.flagged
     lines = [f"{total:,} slices of {found.shape[0]:,} x {found.shape[1]:,} px (y, x) were written."]
     if not flagged:
         lines.append("All of them are registered in full (affine); none fell back.")
     else:
-        counts = Counter(flagged.values()).most_common()
+        counts = Counter(s.status for s in flagged.values()).most_common()
         parts = [f"{n:,} {status} ({MEANINGS.get(status, status)})" for status, n in counts]
         lines.append(
             f"{total - len(flagged):,} are registered in full (affine). "
@@ -201,11 +195,9 @@ def _duration(found: RunResults) -> str:
     seconds = max((part.get("total", 0.0) for part in found.run["seconds_per_rank"]), default=0.0)
     if not seconds:
         return ""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
     ranks = found.run["ranks"]
     return (
-        f"It took {f'{hours} h ' if hours else ''}{minutes} min {rest} s on {ranks} "
+        f"It took {duration(seconds)} on {ranks} "
         f"{'rank' if ranks == 1 else 'ranks'} (the last run alone, if the job was continued): "
         f"{', '.join(found.run['devices']) or 'no device'}."
     )
@@ -213,9 +205,9 @@ def _duration(found: RunResults) -> str:
 
 def device_table(found: RunResults) -> list[tuple[str, int, float, float]]:
     """Per device: slices, seconds of the coarse step in all, and its share of the registration."""
-    stages = {stage: np.nan_to_num(found.number(f"seconds_{stage}")) for stage in STAGES}
+    stages = {stage: np.nan_to_num(found.seconds(stage)) for stage in STAGES}
     total = np.sum(list(stages.values()), axis=0)
-    names = np.array([row["device"] for row in found.rows])
+    names = np.array([s.device for s in found.slices])
     table = []
     for name in dict.fromkeys(names.tolist()):
         mine = names == name

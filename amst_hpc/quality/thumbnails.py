@@ -65,7 +65,7 @@ class ThumbnailWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def keep(self, stack: str, z: int, image: Slice) -> None:
+    def add(self, stack: str, z: int, image: Slice) -> None:
         """Slice z (y, x) of `stack` (raw, prealigned, aligned); best called with ascending z."""
         patch = _patch(image)
         before = self._last.get(stack)

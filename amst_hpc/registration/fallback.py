@@ -10,12 +10,13 @@ alone, so it is the same on every rank and for every number of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.transform import Matrix, compose, displacement, translation
+from amst_hpc.slice_result import SliceResult
+from amst_hpc.transform import Matrix, displacement, translation
 
 NEIGHBOURS = 40
 
@@ -35,58 +36,31 @@ WORSE = 0.02
 LOW_SCORE = 0.5
 
 
-@dataclass(frozen=True)
-class Registered:
-    """What registration found for a slice.
-
-    matrix : pull-back affine, None if elastix failed. shift : coarse pull-back translation, None if
-    that failed. prealigned : translation onto its own pre-aligned slice, where one was needed.
-    start, metric : correlation with the template at the coarse shift and at `matrix`. reason : of
-    the first failure.
-    """
-
-    z: int
-    blank: bool = False
-    matrix: Matrix | None = None
-    shift: Matrix | None = None
-    prealigned: Matrix | None = None
-    start: float = float("nan")
-    metric: float = float("nan")
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Decision:
-    """The transform that is applied, the rung it stands on and why not a better one."""
-
-    status: str
-    matrix: Matrix | None
-    reason: str = ""
-
-
-def decide(slices: Sequence[Registered], shape: tuple[int, int]) -> list[Decision]:
-    """One decision per slice; `shape` (y, x) of the template."""
-    good = [s.matrix is not None and s.shift is not None for s in slices]
+def choose_transforms(slices: Sequence[SliceResult], shape: tuple[int, int]) -> list[SliceResult]:
+    """The slices with their status, transform and reason; `shape` (y, x) of the template."""
+    good = [s.affine is not None and s.shift is not None for s in slices]
     faults = [""] * len(slices)
     for i, fault in _implausible(slices, good, shape):
         faults[i] = fault
-    decisions = [
+    chosen = [
         _own(s, fault, _usual_start(slices, i))
         for i, (s, fault) in enumerate(zip(slices, faults, strict=True))
     ]
     anchors = [
-        i
-        for i, d in enumerate(decisions)
-        if d is not None and d.status in ("affine", "translation")
+        i for i, s in enumerate(chosen) if s is not None and s.status in ("affine", "translation")
     ]
     return [
-        d if d is not None else _from_neighbours(slices, decisions, anchors, i)
-        for i, d in enumerate(decisions)
+        s if s is not None else _from_neighbours(slices, chosen, anchors, i)
+        for i, s in enumerate(chosen)
     ]
+
+
+def _chosen(s: SliceResult, status: str, transform: Matrix | None, reason: str = "") -> SliceResult:
+    return replace(s, status=status, transform=transform, reason=reason)
 
 
 def _implausible(
-    slices: Sequence[Registered], good: list[bool], shape: tuple[int, int]
+    slices: Sequence[SliceResult], good: list[bool], shape: tuple[int, int]
 ) -> list[tuple[int, str]]:
     """The affine results that stand out, with the reason."""
     index = [i for i, ok in enumerate(good) if ok]
@@ -106,11 +80,11 @@ def _implausible(
     return found
 
 
-def _move(s: Registered, shape: tuple[int, int]) -> NDArray[np.float64]:
+def _move(s: SliceResult, shape: tuple[int, int]) -> NDArray[np.float64]:
     """What the affine adds to the coarse shift at the four corners, (8,) px."""
-    if s.matrix is None or s.shift is None:
+    if s.affine is None or s.shift is None:
         raise ValueError(f"slice {s.z}: needs both transforms")
-    return (displacement(s.matrix, shape) - displacement(s.shift, shape)).ravel()
+    return (displacement(s.affine, shape) - displacement(s.shift, shape)).ravel()
 
 
 def _spread(moves: NDArray[np.float64]) -> float:
@@ -119,7 +93,7 @@ def _spread(moves: NDArray[np.float64]) -> float:
     return float(1.4826 * np.median(np.abs(moves - middle), axis=0).max())
 
 
-def _usual_start(slices: Sequence[Registered], i: int) -> float:
+def _usual_start(slices: Sequence[SliceResult], i: int) -> float:
     """Median correlation at the coarse shift around slice i; 0 where nothing is known."""
     near = [
         s.start for s in slices[max(0, i - NEIGHBOURS) : i + NEIGHBOURS + 1] if s.shift is not None
@@ -127,41 +101,45 @@ def _usual_start(slices: Sequence[Registered], i: int) -> float:
     return float(np.median(near)) if near else 0.0
 
 
-def _own(s: Registered, fault: str, usual: float) -> Decision | None:
-    """The best rung that the slice's own results reach."""
+def _own(s: SliceResult, fault: str, usual: float) -> SliceResult | None:
+    """The slice on the best rung that its own results reach."""
     if s.blank:
-        return Decision("blank", None, s.reason or "black or constant slice")
+        return _chosen(s, "blank", None, s.reason or "black or constant slice")
     low = s.shift is not None and s.start < LOW_SCORE * usual and not s.metric >= LOW_SCORE * usual
     reason = (
         s.reason
         or fault
         or (f"correlation {s.start:.3f} where {usual:.3f} is usual" if low else "")
     )
-    if s.matrix is not None and not fault and not low:
-        return Decision("affine", s.matrix)
+    if s.affine is not None and not fault and not low:
+        return _chosen(s, "affine", s.affine)
     if s.shift is not None and not low:
-        return Decision("translation", s.shift, reason)
+        return _chosen(s, "translation", s.shift, reason)
     if s.prealigned is not None:
-        return Decision("prealigned", s.prealigned, reason)
+        return _chosen(s, "prealigned", s.prealigned, reason)
     return None
 
 
 def _from_neighbours(
-    slices: Sequence[Registered], decisions: Sequence[Decision | None], anchors: list[int], i: int
-) -> Decision:
+    slices: Sequence[SliceResult],
+    chosen: Sequence[SliceResult | None],
+    anchors: Sequence[int],
+    i: int,
+) -> SliceResult:
     """Linear in z between the nearest good slices, or the nearest one's."""
-    reason = slices[i].reason or "no plausible registration"
+    s = slices[i]
+    reason = s.reason or "no plausible registration"
     before = max((a for a in anchors if a < i), default=None)
     after = min((a for a in anchors if a > i), default=None)
     matrices = {
-        a: d.matrix
+        a: near.transform
         for a in (before, after)
-        if a is not None and (d := decisions[a]) is not None and d.matrix is not None
+        if a is not None and (near := chosen[a]) is not None and near.transform is not None
     }
     if before is not None and after is not None:
         part = (i - before) / (after - before)
         between = (1 - part) * matrices[before] + part * matrices[after]
-        return Decision("interpolated", between, reason)
+        return _chosen(s, "interpolated", between, reason)
     for matrix in matrices.values():
-        return Decision("copied", matrix, reason)
-    return Decision("copied", compose(translation(0, 0), translation(0, 0)), reason)
+        return _chosen(s, "copied", matrix, reason)
+    return _chosen(s, "copied", translation(0, 0), reason)

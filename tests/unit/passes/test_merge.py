@@ -19,8 +19,8 @@ from amst_hpc.cluster.blocks import cut, prepare_block
 from amst_hpc.cluster.status import show
 from amst_hpc.config import InputError, load_config
 from amst_hpc.images.pairing import Job
-from amst_hpc.passes.merge import merge
-from amst_hpc.registration.fallback import Decision
+from amst_hpc.pipeline import merge
+from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import translation
 
 CONFIG = load_config(
@@ -129,14 +129,14 @@ def test_a_slice_settled_otherwise_for_the_whole_is_made_again(
     align: Align, monkeypatch: pytest.MonkeyPatch, link: bool
 ) -> None:
     single = align("single.h5", 0)
-    decide = pipeline.decide
+    choose = pipeline.choose_transforms
 
-    def moved(*arguments: Any) -> list[Decision]:
-        first, *rest = decide(*arguments)
-        return [dataclasses.replace(first, matrix=translation(3, 2)), *rest]
+    def moved(*arguments: Any) -> list[SliceResult]:
+        first, *rest = choose(*arguments)
+        return [dataclasses.replace(first, transform=translation(3, 2)), *rest]
 
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline, "decide", moved)
+        patch.setattr(pipeline, "choose_transforms", moved)
         parts = [align("out.h5", block + 1) for block in range(BLOCKS)]
     assert not np.array_equal(levels(parts[1])[0], levels(single)[0][4:8])
     merge(Path("out.h5"), MPI.COMM_SELF, link)

@@ -114,11 +114,11 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
     ramp = np.add.outer(np.arange(90) * 2, np.arange(70)).astype(dtype)
     noise = np.random.default_rng(1).integers(0, 255, (90, 70)).repeat(2, 0).astype(dtype)
     with ThumbnailWriter(tmp_path / "t", 1, 0, "register") as keeper:
-        keeper.keep("raw", 3, noise[:90])
-        keeper.keep("raw", 4, np.roll(noise[:90], (2, -1), (0, 1)))
-        keeper.keep("raw", 6, ramp * 0)
+        keeper.add("raw", 3, noise[:90])
+        keeper.add("raw", 4, np.roll(noise[:90], (2, -1), (0, 1)))
+        keeper.add("raw", 6, ramp * 0)
     with ThumbnailWriter(tmp_path / "t", 2, 0, "register") as keeper:
-        keeper.keep("raw", 6, ramp)
+        keeper.add("raw", 6, ramp)
     with next((tmp_path / "t").glob("0002*")).open("ab") as file:
         file.write(b"0badc0de {")  # torn by a crash
     kept = read_thumbnails(tmp_path / "t", range(3, 8))["raw"]
@@ -132,7 +132,7 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
 
 def test_long_lines_are_averaged_down(tmp_path):
     with ThumbnailWriter(tmp_path / "t", 1, 0, "write") as keeper:
-        keeper.keep("aligned", 0, np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8))
+        keeper.add("aligned", 0, np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8))
     kept = read_thumbnails(tmp_path / "t", [0])["aligned"]
     assert kept.xz.shape == (1, 1666)
     assert kept.yz.shape == (1, 8)
@@ -143,7 +143,7 @@ def test_what_parts_have_kept_is_joined(tmp_path):
     image = np.random.default_rng(2).integers(1, 255, (60, 50)).astype(np.uint8)
     for part, z in (("a", 0), ("b", 1)):
         with ThumbnailWriter(tmp_path / part, 1, 0, "write") as keeper:
-            keeper.keep("aligned", z, image)
+            keeper.add("aligned", z, image)
     collect_thumbnails([tmp_path / "a", tmp_path / "b", tmp_path / "none"], tmp_path / "all")
     kept = read_thumbnails(tmp_path / "all", [0, 1])["aligned"]
     assert kept.xz.all()

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amst_hpc.registration.fallback import Registered, decide
+from amst_hpc.registration.fallback import choose_transforms
+from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import translation
 
 SHAPE = (400, 500)
@@ -21,7 +22,7 @@ def good(z, seed=0):
     matrix[:, 2] += rng.normal(0, 0.5, 2)
     matrix[:, :2] += rng.normal(0, 1e-3, (2, 2))
     start = 0.9 + 0.02 * rng.random()
-    return Registered(z, matrix=matrix, shift=shift, start=start, metric=start + 0.03)
+    return SliceResult(z, affine=matrix, shift=shift, start=start, metric=start + 0.03)
 
 
 def stack(n=30, **changes):
@@ -33,30 +34,30 @@ def stack(n=30, **changes):
 
 
 def statuses(slices):
-    return [d.status for d in decide(slices, SHAPE)]
+    return [d.status for d in choose_transforms(slices, SHAPE)]
 
 
 def only(slices, z):
     """The decision of slice z; all others are affine."""
-    decisions = decide(slices, SHAPE)
+    decisions = choose_transforms(slices, SHAPE)
     assert all(d.status == "affine" for i, d in enumerate(decisions) if i != z)
     return decisions[z]
 
 
 def test_good_slices_keep_their_affine():
     slices = stack()
-    for s, decision in zip(slices, decide(slices, SHAPE), strict=True):
+    for s, decision in zip(slices, choose_transforms(slices, SHAPE), strict=True):
         assert decision.status == "affine"
-        assert decision.matrix is s.matrix
+        assert decision.transform is s.affine
         assert decision.reason == ""
 
 
 def test_elastix_failure_falls_to_the_translation():
-    slices = stack(s7={"matrix": None, "reason": "too many samples"})
+    slices = stack(s7={"affine": None, "reason": "too many samples"})
     decision = only(slices, 7)
     assert decision.status == "translation"
     assert decision.reason == "too many samples"
-    np.testing.assert_array_equal(decision.matrix, slices[7].shift)
+    np.testing.assert_array_equal(decision.transform, slices[7].shift)
 
 
 def test_a_result_worse_than_the_start_falls():
@@ -66,9 +67,9 @@ def test_a_result_worse_than_the_start_falls():
 
 
 def test_an_affine_far_from_the_usual_falls():
-    matrix = good(7).matrix.copy()
+    matrix = good(7).affine.copy()
     matrix[0, 0] += 0.2
-    decision = only(stack(s7={"matrix": matrix}), 7)
+    decision = only(stack(s7={"affine": matrix}), 7)
     assert decision.status == "translation"
     assert "px from the usual" in decision.reason
 
@@ -77,55 +78,55 @@ def test_a_low_correlation_with_its_own_prealignment_falls_to_that():
     own = translation(3, 4)
     decision = only(stack(s7={"start": 0.1, "metric": 0.2, "prealigned": own}), 7)
     assert decision.status == "prealigned"
-    np.testing.assert_array_equal(decision.matrix, own)
+    np.testing.assert_array_equal(decision.transform, own)
 
 
 def test_nothing_found_is_interpolated():
-    nothing = {"matrix": None, "shift": None, "start": float("nan"), "reason": "no match"}
+    nothing = {"affine": None, "shift": None, "start": float("nan"), "reason": "no match"}
     slices = stack(s7=nothing, s8=nothing)
-    decisions = decide(slices, SHAPE)
+    decisions = choose_transforms(slices, SHAPE)
     for z, part in ((7, 1 / 3), (8, 2 / 3)):
         assert decisions[z].status == "interpolated"
-        expected = (1 - part) * slices[6].matrix + part * slices[9].matrix
-        np.testing.assert_allclose(decisions[z].matrix, expected)
+        expected = (1 - part) * slices[6].affine + part * slices[9].affine
+        np.testing.assert_allclose(decisions[z].transform, expected)
         assert decisions[z].reason == "no match"
 
 
 @pytest.mark.parametrize(("z", "neighbour"), [(0, 1), (29, 28)])
 def test_the_ends_copy_their_neighbour(z, neighbour):
-    slices = stack(**{f"s{z}": {"matrix": None, "shift": None, "reason": "no match"}})
+    slices = stack(**{f"s{z}": {"affine": None, "shift": None, "reason": "no match"}})
     decision = only(slices, z)
     assert decision.status == "copied"
-    np.testing.assert_array_equal(decision.matrix, slices[neighbour].matrix)
+    np.testing.assert_array_equal(decision.transform, slices[neighbour].affine)
 
 
 def test_a_black_slice_has_no_transform():
-    decision = only(stack(s7={"blank": True, "matrix": None, "shift": None}), 7)
+    decision = only(stack(s7={"blank": True, "affine": None, "shift": None}), 7)
     assert decision.status == "blank"
-    assert decision.matrix is None
+    assert decision.transform is None
     assert decision.reason
 
 
 def test_a_stack_of_nothing_is_copied_from_the_identity():
-    decisions = decide([Registered(z, reason="noise") for z in range(3)], SHAPE)
+    decisions = choose_transforms([SliceResult(z, reason="noise") for z in range(3)], SHAPE)
     assert [d.status for d in decisions] == ["copied"] * 3
-    np.testing.assert_array_equal(decisions[0].matrix, translation(0, 0))
+    np.testing.assert_array_equal(decisions[0].transform, translation(0, 0))
 
 
 def test_a_black_stack_is_blank():
-    assert statuses([Registered(z, blank=True) for z in range(3)]) == ["blank"] * 3
+    assert statuses([SliceResult(z, blank=True) for z in range(3)]) == ["blank"] * 3
 
 
 def test_an_empty_stack():
-    assert decide([], SHAPE) == []
+    assert choose_transforms([], SHAPE) == []
 
 
 faults = st.sampled_from(
     [
         {},
-        {"matrix": None, "reason": "exception"},
-        {"matrix": None, "shift": None, "start": float("nan"), "reason": "no match"},
-        {"blank": True, "matrix": None, "shift": None},
+        {"affine": None, "reason": "exception"},
+        {"affine": None, "shift": None, "start": float("nan"), "reason": "no match"},
+        {"blank": True, "affine": None, "shift": None},
         {"start": 0.1, "metric": 0.1},
         {"start": 0.1, "metric": 0.1, "prealigned": translation(1, 2)},
         {"metric": 0.5},
@@ -137,13 +138,13 @@ faults = st.sampled_from(
 @given(st.lists(faults, min_size=1, max_size=40))
 def test_every_slice_gets_one_decision_and_a_reason(changes):
     slices = [replace(good(z), **change) for z, change in enumerate(changes)]
-    decisions = decide(slices, SHAPE)
+    decisions = choose_transforms(slices, SHAPE)
     assert len(decisions) == len(slices)
     for s, d in zip(slices, decisions, strict=True):
-        assert (d.matrix is None) == s.blank
+        assert (d.transform is None) == s.blank
         assert (d.status == "affine") == (d.reason == "")
-        if d.matrix is not None:
-            assert np.isfinite(d.matrix).all()
+        if d.transform is not None:
+            assert np.isfinite(d.transform).all()
 
 
 @settings(deadline=None)
@@ -153,11 +154,13 @@ def test_decisions_do_not_depend_on_the_order_of_arrival(changes, random):
     slices = [replace(good(z), **change) for z, change in enumerate(changes)]
     shuffled = list(slices)
     random.shuffle(shuffled)
-    first = decide(slices, SHAPE)
-    second = decide(sorted(shuffled, key=lambda s: s.z), SHAPE)
+    first = choose_transforms(slices, SHAPE)
+    second = choose_transforms(sorted(shuffled, key=lambda s: s.z), SHAPE)
     for a, b in zip(first, second, strict=True):
         assert (a.status, a.reason) == (b.status, b.reason)
-        assert (a.matrix is None and b.matrix is None) or np.array_equal(a.matrix, b.matrix)
+        assert (a.transform is None and b.transform is None) or np.array_equal(
+            a.transform, b.transform
+        )
 
 
 @settings(deadline=None)
@@ -165,9 +168,9 @@ def test_decisions_do_not_depend_on_the_order_of_arrival(changes, random):
 def test_a_mirrored_stack_is_decided_alike(changes):
     """No pass over the stack favours a direction: the judgement is of all slices at once."""
     slices = [replace(good(z), **change) for z, change in enumerate(changes)]
-    forward = decide(slices, SHAPE)
-    backward = decide(slices[::-1], SHAPE)[::-1]
+    forward = choose_transforms(slices, SHAPE)
+    backward = choose_transforms(slices[::-1], SHAPE)[::-1]
     assert [d.status for d in forward] == [d.status for d in backward]
     for a, b in zip(forward, backward, strict=True):
         if a.status not in ("blank", "copied"):
-            np.testing.assert_allclose(a.matrix, b.matrix, atol=1e-9)
+            np.testing.assert_allclose(a.transform, b.transform, atol=1e-9)
