@@ -59,8 +59,9 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [MADE, "# Commands", "", _sentence(group.help)]
     lines += [
-        "The same on one process, under `mpirun -n N` and under `srun`. `amst-hpc COMMAND --help`",
-        "shows this, too; `python -m amst_hpc` is the same program.",
+        "`align`, `task`, `evaluate` and `devices` run on one process, under `mpirun -n N` and under",
+        "`srun`; the others on one process. `amst-hpc COMMAND --help` shows this, too;",
+        "`python -m amst_hpc` is the same program.",
     ]
     lines += _options(group)
     lines += ["", ", ".join(f"[{name}](#{name})" for name in group.commands)]
@@ -93,9 +94,7 @@ def _name(parameter: Any) -> str:
 
 
 def _options(command: Any) -> list[str]:
-    rows = [
-        (f"`{_cell(_name(p))}`", _cell(_help(p))) for p in command.params if not p.hidden
-    ]
+    rows = [(f"`{_cell(_name(p))}`", _cell(_help(p))) for p in command.params if not p.hidden]
     return _table(("argument or option", "means"), rows) if rows else []
 
 
@@ -115,9 +114,10 @@ def settings() -> str:
     """Every key of the configuration and of the site file."""
     lines = [MADE, "# Settings", ""]
     lines += [
-        "For `--config FILE` (TOML) or `--set section.key=value`; `amst-hpc config` prints them as a",
-        "file to edit. A key that is not named keeps its default; an unknown one is refused. What a",
-        "job used stands in `OUT.amst/config.toml`. The last table is [the site file](#sitetoml).",
+        "For `--config FILE` (TOML) or `--set section.key=value`; `amst-hpc config` prints them as",
+        "a file to edit. A key that is not named keeps its default; an unknown one is refused. What",
+        "a job used stands in `OUT.amst/config.toml`. The last table is",
+        "[the site file](#sitetoml).",
     ]
     for name, section in SECTIONS.items():
         lines += ["", f"## {name}", "", _sentence(section.__doc__ or "")]
@@ -125,13 +125,16 @@ def settings() -> str:
         for field in dataclasses.fields(section):
             value = getattr(section(), field.name)
             if isinstance(value, Mapping):
-                lines += ["", f"`{name}.{field.name}` begins with:"]
+                lines += [
+                    "",
+                    f"`{name}.{field.name}` begins with this; names given are changes to it:",
+                ]
                 rows = [(f"`{key}`", _value(item)) for key, item in value.items()]
                 lines += _table(("name", "default"), rows)
     lines += ["", "## site.toml", ""]
     lines += [
-        "`~/.config/amst-hpc/site.toml`, or the file that `submit --site` names: what a cluster wants",
-        "to hear, said once.",
+        "`~/.config/amst-hpc/site.toml`, or the file that `submit --site` names: what a cluster",
+        "wants to hear, said once.",
     ]
     lines += _table(("key", "type", "default", "means"), list(_rows(Site, "")))
     return "\n".join(lines) + "\n"
@@ -142,8 +145,8 @@ def _rows(table: type, prefix: str) -> Iterator[tuple[str, ...]]:
     for field in dataclasses.fields(table):
         value = getattr(default, field.name)
         shown = "see below" if isinstance(value, Mapping) else _value(value)
-        help = _cell(field.metadata["help"])
-        yield f"`{prefix}{field.name}`", TYPES[str(field.type)], shown, help
+        told = _cell(field.metadata["help"])
+        yield f"`{prefix}{field.name}`", TYPES[str(field.type)], shown, told
 
 
 def _value(value: object) -> str:
