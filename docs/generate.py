@@ -59,8 +59,8 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [MADE, "# Commands", "", _sentence(group.help)]
     lines += [
-        "`align`, `task`, `evaluate` and `devices` run on one process, under `mpirun -n N` and under",
-        "`srun`; the others on one process. `amst-hpc COMMAND --help` shows this, too;",
+        "`align`, `task`, `evaluate` and `devices` run on one process, under `mpirun -n N` and",
+        "under `srun`; the others on one process. `amst-hpc COMMAND --help` shows this, too;",
         "`python -m amst_hpc` is the same program.",
     ]
     lines += _options(group)
@@ -115,8 +115,8 @@ def settings() -> str:
     lines = [MADE, "# Settings", ""]
     lines += [
         "For `--config FILE` (TOML) or `--set section.key=value`; `amst-hpc config` prints them as",
-        "a file to edit. A key that is not named keeps its default; an unknown one is refused. What",
-        "a job used stands in `OUT.amst/config.toml`. The last table is",
+        "a file to edit. A key that is not named keeps its default; an unknown one is refused.",
+        "What a job used stands in `OUT.amst/config.toml`. The last table is",
         "[the site file](#sitetoml).",
     ]
     for name, section in SECTIONS.items():
