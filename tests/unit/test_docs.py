@@ -288,8 +288,9 @@ def words_of(line: str) -> tuple[list[str], str]:
     """The arguments of amst-hpc, and the file that its output goes to."""
     line, _, target = line.partition(" > ")
     words = shlex.split(line)
-    program = words.index("amst-hpc")
-    assert words[:program] in ([], ["mpirun", "-n", "8"]), f"{line}: run it, or name it in NOT_RUN"
+    program = 3 if words[0] == "mpirun" else 0
+    known = words[: program + 1] in (["amst-hpc"], ["mpirun", "-n", "8", "amst-hpc"])
+    assert known, f"{line}: neither amst-hpc nor named in NOT_RUN"
     command, *rest = words[program + 1 :]
     quick = [word for change in QUICK for word in ("--set", change)] if command == "align" else []
     return [command, *quick, *rest], target.strip()
