@@ -18,12 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.median import network
-from amst_hpc.transform import Matrix, is_whole_shift, shift_whole
+from amst_hpc.transform import Image, Matrix, is_whole_shift, shift_whole
 
 GROUPS, LANES = 64, 128
-
-
-Image = NDArray[np.integer]
 
 
 Floats = NDArray[np.float32]

@@ -16,22 +16,21 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.config import Coarse, InputError
 from amst_hpc.median import median_templates
 from amst_hpc.opencl.devices import candidates, find_devices, ranks_sharing, runs_without_crash
 from amst_hpc.opencl.sift import Sift
 from amst_hpc.registration.correlation import (
-    average_down,
     nearest_peak,
     phase_correlation,
     quality,
 )
 from amst_hpc.registration.device_images import DeviceImage, OnDevice, make_device_images
 from amst_hpc.slice_result import Estimate, RegistrationError
-from amst_hpc.transform import Matrix
+from amst_hpc.transform import FloatImage, Image, Matrix
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -51,12 +50,6 @@ MEMORY_PART = 0.9
 DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
 
 
-Image = NDArray[np.integer]
-
-
-Float = NDArray[np.float32]
-
-
 @dataclass(frozen=True)
 class Shift:
     """The result: whole pixels of the full image; `estimate` before settling, px."""
@@ -67,10 +60,10 @@ class Shift:
     matches: int
 
 
-Estimator = Callable[[Float, Float], Estimate]
+Estimator = Callable[[FloatImage, FloatImage], Estimate]
 
 
-Smoother = Callable[[Image, float], Float]
+Smoother = Callable[[Image, float], FloatImage]
 
 
 def _smoother() -> Smoother:
@@ -98,7 +91,7 @@ def compile_kernels(config: Coarse, local_rank: int, shape: tuple[int, int]) -> 
     if not devices or devices[0].kind != "cpu":
         return config
     statement = (
-        "from amst_hpc.coarse import Coarse, Matcher\n"
+        "from amst_hpc.registration.coarse import Coarse, Matcher\n"
         f"Matcher({config!r}, {local_rank}).warm_up({shape!r})"
     )
     if runs_without_crash(statement):
@@ -258,4 +251,4 @@ class Matcher:
         return self._guarded(measure)
 
 
-Smooth = Float | DeviceImage
+Smooth = FloatImage | DeviceImage

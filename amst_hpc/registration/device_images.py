@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amst_hpc.config import Coarse
 from amst_hpc.opencl.kernels import Kernels, gaussian_taps
@@ -19,9 +18,7 @@ from amst_hpc.registration.correlation import (
     SMALLEST,
     hill_climb,
 )
-from amst_hpc.transform import Matrix, translation
-
-Image = NDArray[np.integer]
+from amst_hpc.transform import Image, Matrix, translation
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.config import Coarse
 from amst_hpc.opencl import devices as opencl
 from amst_hpc.opencl.kernels import Kernels, gaussian_taps
 from amst_hpc.registration import coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import average_down, correlation, quality
+from amst_hpc.registration.correlation import correlation, quality
 from amst_hpc.registration.device_images import OnDevice
 from amst_hpc.transform import resample, translation
 
