@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from amst_hpc.bdv.file import sync
+from amst_hpc.bdv.file import make_target, sync
 from amst_hpc.bdv.join import Source, copy_chunks, filters, find_mismatch, link_layers
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cluster.blocks import Blocks, parts_folder, read_blocks
@@ -214,7 +214,8 @@ def _make_layers(
 ) -> dict[int, Any]:
     """Make a file with all datasets and these layers; their checksums."""
     checksums = {}
-    with BdvWriter(path, layout, run.inputs.dtype, run.config.output, run.comm) as out:
+    target = make_target(path, layout, run.inputs.dtype, run.config.output)
+    with BdvWriter(target, run.comm) as out:
         for layer in layers:
             slices = layout.layers[layer]
             block = np.stack([aligned_slice(run.inputs, z, decisions[z]) for z in slices])

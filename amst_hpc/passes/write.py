@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.bdv.file import sync
+from amst_hpc.bdv.file import make_target, sync
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.geometry import Layout, layer_depth, level_factors, make_layout, split
 from amst_hpc.images.pairing import Inputs
@@ -125,10 +125,10 @@ def _write_bdv(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> No
     with Journal(run.journal, run.attempt, comm.rank, "write") as journal:
         journal.write({"kind": "begun", "layer_depth": layout.layer})
         journal.sync()
+        dtype, output = run.inputs.dtype, run.config.output
+        target = make_target(run.partial, layout, dtype, output, append=bool(written))
         with (
-            BdvWriter(
-                run.partial, layout, run.inputs.dtype, run.config.output, comm, bool(written)
-            ) as out,
+            BdvWriter(target, comm) as out,
             ThumbnailWriter(run.thumbnails, run.attempt, comm.rank, "write") as keeper,
             ProgressMeter(
                 "write", layout.shape[0], len(written) * layout.layer, comm.rank == 0
