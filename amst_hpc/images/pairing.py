@@ -38,7 +38,6 @@ class Job:
     range: tuple[int | None, int | None] = (None, None)
     overwrite: bool = False
     allow_count_mismatch: bool = False
-    intermediates: bool = False
     strict: bool = False
     preview: int = 0
 

@@ -7,7 +7,6 @@ import io
 import json
 import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from amst_hpc import __version__
@@ -16,12 +15,8 @@ from amst_hpc.bdv.metadata import write_settings, write_xml
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import Run, view_path
+from amst_hpc.job.software import LIBRARIES, library_version
 from amst_hpc.registration.fallback import Decision
-
-LIBRARIES = (
-    "numpy", "scipy", "h5py", "tifffile", "imagecodecs", "pybdv", "mpi4py", "silx",
-    "pyopencl", "itk-elastix", "pyelastix",
-)  # fmt: skip
 
 
 def list_slices(
@@ -108,11 +103,3 @@ def describe_run(
             {key: round(value, 3) for key, value in part.items()} for part in timings
         ],
     }
-
-
-def library_version(name: str) -> str:
-    """Version of an installed package; empty where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from scipy import ndimage
 
 from amst_hpc.config import InputError
+from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.synthetic.tissue import smooth_field, tissue_grey
 
 Matrix = list[list[float]]
@@ -65,8 +65,8 @@ def make_demo(folder: Path, depth: int = 48, size: int = 384, seed: int = 1) -> 
     clean = _acquire(tissue_grey((depth, size + 2 * PAD_PX, size + 2 * PAD_PX), seed), grain)
     for z in range(depth):
         raw, prealigned = _sample(clean[z], matrices[z], shift[z], size, grain)
-        tifffile.imwrite(folder / "raw" / f"slice_{z:05d}.tif", raw)
-        tifffile.imwrite(folder / "prealigned" / f"slice_{z:05d}.tif", prealigned)
+        write_slice(folder / "raw" / f"slice_{z:05d}.tif", raw, 0)
+        write_slice(folder / "prealigned" / f"slice_{z:05d}.tif", prealigned, 0)
     whole = [[[1.0, 0.0, float(kx)], [0.0, 1.0, float(ky)]] for kx, ky in shift]
     truth = DemoTruth(matrices.tolist(), whole)
     (folder / "truth.json").write_text(json.dumps(asdict(truth)))
