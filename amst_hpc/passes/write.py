@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from amst_hpc.bdv.file import make_target, sync
 from amst_hpc.bdv.writer import BdvWriter
-from amst_hpc.geometry import Layout, layer_depth, level_factors, make_layout, split
+from amst_hpc.geometry import Layout, layer_depth, make_layout, split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.images.tiff_output import is_whole, write_slice
@@ -34,9 +34,6 @@ Slice = NDArray[np.integer]
 
 
 USUAL_RANKS = 64  # that layers are made for
-
-
-LAYER_BYTES = 2 << 30  # of the buffers of one layer
 
 
 def write_output(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:
@@ -95,17 +92,14 @@ def plan_layout(run: Run) -> Layout:
     """Layers, levels and chunks: of the stack alone, the same for every number of ranks."""
     inputs, output = run.inputs, run.config.output
     shape = (len(inputs.select), *inputs.shape)
-    factors = level_factors(shape, output)
-    layer = layer_depth(
-        shape[0], USUAL_RANKS, inputs.slice_bytes, LAYER_BYTES, factors, output.layer
-    )
+    layer = layer_depth(shape, inputs.slice_bytes, USUAL_RANKS, output)
     return make_layout(shape, layer, output)
 
 
 def check_layer(run: Run) -> None:
     """Raises `InputError` for mipmap factors or a layer that cannot be."""
     shape, output = (len(run.inputs.select), *run.inputs.shape), run.config.output
-    layer_depth(shape[0], 1, 1, float("inf"), level_factors(shape, output), output.layer)
+    layer_depth(shape, 1, 1, output)
 
 
 def _write_bdv(run: Run, decisions: Sequence[Decision], stop: StopRequest) -> None:

@@ -88,7 +88,7 @@ def evaluate(options: EvaluationOptions, comm: Any) -> list[Evaluation]:
     names = [*options.stacks, *([options.reference] if options.reference else [])]
     stacks = on_all_ranks(comm, lambda: [open_stack(name, "STACK") for name in names])
     reference = stacks[-1] if options.reference else None
-    with _measurer(options, comm) as measure:
+    with _ready_measure(options, comm) as measure:
         return [
             _evaluate_one(options, stack, reference, measure, comm)
             for stack in stacks[: len(options.stacks)]
@@ -96,7 +96,7 @@ def evaluate(options: EvaluationOptions, comm: Any) -> list[Evaluation]:
 
 
 @contextmanager
-def _measurer(options: EvaluationOptions, comm: Any) -> Iterator[Measure]:
+def _ready_measure(options: EvaluationOptions, comm: Any) -> Iterator[Measure]:
     """The method of the options; SIFT has a folder for its kernels meanwhile."""
     if options.method == "phase":
         yield cross_correlation

@@ -187,7 +187,7 @@ class Matcher:
             )
 
     def templates(self, windows: Sequence[Sequence[Image]]) -> list[Image]:
-        """The median along z of each window, on the device where there is one; see `template`."""
+        """The median along z of each window, on the device where there is one; see `median`."""
 
         def make() -> list[Image]:
             small = max(map(len, windows), default=0) <= LARGEST_WINDOW
