@@ -6,11 +6,9 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import h5py
-
 from amst_hpc.bdv.chunks import Checksums
 from amst_hpc.bdv.collective import CollectiveStore
-from amst_hpc.bdv.file import Target, naming_errors
+from amst_hpc.bdv.file import Target, is_parallel, naming_errors
 from amst_hpc.bdv.funnel import FunnelStore
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.config import InputError, Output
@@ -25,7 +23,7 @@ def choose_writer(output: Output, comm_size: int) -> str:
 
     Raises `InputError` if collective is asked for and h5py has no MPI.
     """
-    parallel = bool(h5py.get_config().mpi)
+    parallel = is_parallel()
     if output.writer == "collective" and not parallel:
         raise InputError(
             'output.writer = "collective": this h5py has no MPI; expected "funnel" or "auto"'

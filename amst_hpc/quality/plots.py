@@ -54,9 +54,6 @@ BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
 COLOURS = {"raw": ORANGE, "prealigned": SKY, "aligned": BLUE}
 
 
-Float = NDArray[np.float64]
-
-
 def _figure(height: float, width: float = WIDTH) -> Figure:
     """A white figure of css px."""
     from matplotlib.figure import Figure
@@ -376,7 +373,7 @@ def _draw_ranks(axes: Axes, ranks: Sequence[Mapping[str, float]]) -> None:
     _legend(axes)
 
 
-def _known(values: Float) -> Float:
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The finite ones; a 0 where there are none."""
     known = values[np.isfinite(values)]
     return known if len(known) else np.zeros(1)
