@@ -5,7 +5,7 @@ MOMENTS ?= 3
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench lint image
+.PHONY: help demo test faults bench lint lowest dist wheel image
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -27,6 +27,16 @@ lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lowest:  ## unit tests and a 2-rank job with the oldest versions that pyproject.toml allows; needs gcc
+	.ci/lowest
+
+dist: .venv/installed-test  ## dist/: the sdist, and the wheel made from it
+	rm -rf dist
+	$(BIN)/python -m build
+
+wheel: dist  ## install the wheel into an empty environment outside the checkout, run `amst-hpc demo` there
+	.ci/wheel
 
 image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while it is made, the network
 	apptainer build --build-arg REVISION=$$(git describe --always --dirty 2>/dev/null || echo unknown) \
