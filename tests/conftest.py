@@ -12,6 +12,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+# As the command line does, before numpy is imported: two threads on busy cores take ten times as
+# long for a small matrix.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from launch import MPI_ENVIRONMENT, find_mpirun
 from stacks import make_tissue
 
