@@ -1,0 +1,9 @@
+"""A driver that crashes does so in a process of its own."""
+
+from amst_hpc.opencl import devices as opencl
+
+
+def test_a_driver_that_crashes_does_so_alone(opencl_ready):
+    assert opencl.runs_without_crash("from amst_hpc.registration.coarse import Matcher")
+    assert opencl.runs_without_crash("raise RuntimeError")
+    assert not opencl.runs_without_crash("import os; os.abort()")
