@@ -12,21 +12,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-# As the command line does, before numpy is imported: two threads on busy cores take ten times as
-# long for a small matrix.
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
 from launch import MPI_ENVIRONMENT, find_mpirun
-from stacks import make_tissue
+
+# Before numpy and MPI are imported. One thread as in the command line: two threads on busy cores
+# take ten times as long for a small matrix.
+for name, value in {**MPI_ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}.items():
+    os.environ.setdefault(name, value)
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
-
-
-def pytest_configure() -> None:
-    for name, value in MPI_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -41,6 +35,8 @@ def mpirun() -> str:
 @pytest.fixture(scope="session")
 def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """24 slices of 144x160 px (y, x): raw/, pre/ and truth.json. For reading; copy it to spoil."""
+    from stacks import make_tissue
+
     return make_tissue(tmp_path_factory.mktemp("tissue"))
 
 
