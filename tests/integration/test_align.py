@@ -170,7 +170,9 @@ def test_raw_larger_than_the_canvas(either, tmp_path):
     frame = np.array([[0, 0, 7], [0, 0, 5]])
     expected = np.array(transforms(either.out)) + frame
     np.testing.assert_allclose(transforms(out), expected, rtol=0, atol=1e-9)
-    np.testing.assert_array_equal(read_cells(out), read_cells(either.out))
+    inside = np.s_[:, 24:-24, 24:-24]  # the spline of a black frame differs from that of an edge
+    found, whole = (read_cells(path)[inside].astype(int) for path in (out, either.out))
+    assert np.abs(found - whole).max() <= 1
 
 
 def test_raw_smaller_than_the_canvas(either, tmp_path):
@@ -179,11 +181,13 @@ def test_raw_smaller_than_the_canvas(either, tmp_path):
     raw = read_stack(either.folder / "raw")[:, 4:136, 6:152]
     save_stack(tmp_path / "raw", raw)
     out = tmp_path / "out.h5"
-    finished(call("align", *inputs(tmp_path), out, *either.options))
+    finished(call("align", *inputs(tmp_path), out, *either.options), 0, 3)
+    assert set(statuses(out)) <= {"affine", "translation"}
     check_output(out, raw, SHAPE)
     found = np.array(transforms(out)) + np.array([[0, 0, 6], [0, 0, 4]])
     away = found @ [80, 72, 1] - np.array(transforms(either.out)) @ [80, 72, 1]
-    assert np.abs(away).max() < 1.5
+    assert np.abs(away).mean() < 0.5
+    assert np.abs(away).max() < 2
 
 
 def test_artefacts_are_named_and_the_rest_is_aligned(either, tmp_path):
