@@ -186,7 +186,6 @@ def test_raw_smaller_than_the_canvas(either, tmp_path):
     check_output(out, raw, SHAPE)
     found = np.array(transforms(out)) + np.array([[0, 0, 6], [0, 0, 4]])
     away = found @ [80, 72, 1] - np.array(transforms(either.out)) @ [80, 72, 1]
-    assert np.abs(away).mean() < 0.5
     assert np.abs(away).max() < 2
 
 
