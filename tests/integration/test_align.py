@@ -20,7 +20,6 @@ from jobs import (
     finished,
     registrations,
     run,
-    slices,
     statuses,
     transforms,
 )
@@ -334,14 +333,3 @@ def test_preview_is_a_small_job_with_a_report(tissue, tmp_path):
     refused(call(*arguments), r"p\.h5")  # not the same job
     finished(call(*arguments, "--overwrite", "--set", "output.report=false"), 0, 3)
     assert not (tmp_path / "p.amst" / "report.html").exists()
-
-
-@pytest.mark.slow
-def test_sift_output_does_not_change_from_run_to_run(tissue, tmp_path):
-    """SIFT's keypoint list does; the settled shift must not."""
-    outs = [tmp_path / f"out{n}.h5" for n in (1, 2)]
-    for ranks, out in enumerate(outs, 1):
-        finished(run(ranks, "align", *inputs(tissue), out, "--set", "output.layer=8"), 0, 3)
-        assert all("OpenCL" in row["device"] for row in slices(out))
-    assert transforms(outs[0]) == transforms(outs[1])
-    assert contents(outs[0]) == contents(outs[1])
