@@ -5,7 +5,7 @@ MOMENTS ?= 3
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench lint lowest dist wheel image
+.PHONY: help demo test real faults bench lint lowest dist wheel image
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -14,8 +14,12 @@ help:  ## this list
 demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 	$(BIN)/amst-hpc demo demo
 
-test: .venv/installed-test  ## unit, MPI and integration tests (they need ../shared)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/integration
+test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissue
+	@test -d "$${AMST_HPC_SHARED:-../shared}/data" || echo "left out: tests on real volumes (make real), for want of ../shared"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" tests/unit tests/mpi tests/integration tests/packaging
+
+real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/faults/run.py --moments $(MOMENTS) $(SOAK)
