@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 
 import h5py
@@ -100,9 +101,13 @@ def call(*arguments: str | Path) -> Ended:
 
     from amst_hpc.cli.app import app
 
+    # click before 8.2 mixes the two streams unless told otherwise, later ones cannot be told
+    can_mix = "mix_stderr" in signature(CliRunner).parameters
+    apart = {"mix_stderr": False} if can_mix else {}
+
     began = time.monotonic()
     with restored():
-        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        done = CliRunner(**apart).invoke(app, [str(argument) for argument in arguments])
     if done.exception is not None and not isinstance(done.exception, SystemExit):
         raise done.exception
     return Ended(done.exit_code, done.stdout, done.stderr, time.monotonic() - began)
