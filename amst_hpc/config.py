@@ -123,9 +123,7 @@ class Output:
         (), "z, y, x in nm; empty: not known, the view is in pixels"
     )
     chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
-    layer: int = _field(
-        0, "slices in a layer, a power of two (0: chosen from the stack, the ranks and the memory)"
-    )
+    layer: int = _field(0, "slices in a layer, a power of two (0: chosen from the stack)")
     compression: int = _field(1, "gzip level 1 to 9; 0: uncompressed")
     levels: int = _field(
         0, "mipmap levels with the full size counted (0: until a level fits a screen)"

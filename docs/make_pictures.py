@@ -2,8 +2,7 @@
 
     python docs/make_pictures.py DIR
 
-reslices.png: before and after; report.png: the top of the report; view.jpg: a slice and its
-reslices, as BigDataViewer shows them. Needs amst-hpc with the report extra.
+reslices.png: before and after; report.png: the top of the report.
 """
 
 from __future__ import annotations
@@ -13,8 +12,6 @@ import sys
 import textwrap
 from pathlib import Path
 
-import h5py
-import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -63,25 +60,6 @@ def summary(found: RunResults) -> Image.Image:
     return picture(figure)
 
 
-def view(path: Path) -> Image.Image:
-    """The middle planes of the aligned stack: XY large, ZY at its right, XZ below."""
-    with h5py.File(path, "r") as file:
-        volume = file["t00000/s00/0/cells"][()]
-    z, y, x = (size // 2 for size in volume.shape)
-    low, high = np.percentile(volume[volume > 0], (0.5, 99.5))
-    planes = (volume[z], volume[:, :, x].T, volume[:, y])
-    grey = [
-        Image.fromarray((255 * np.clip((p - low) / (high - low), 0, 1)).astype(np.uint8))
-        for p in planes
-    ]
-    large = [image.resize((2 * image.width, 2 * image.height)) for image in grey]
-    gap, (wide, tall), deep = 6, large[0].size, large[1].width
-    sheet = Image.new("L", (wide + gap + deep, tall + gap + deep), 30)
-    for image, place in zip(large, ((0, 0), (wide + gap, 0), (0, tall + gap)), strict=True):
-        sheet.paste(image, place)
-    return sheet
-
-
 def main() -> None:
     """Make all pictures."""
     out = Path(sys.argv[1]) / "aligned.h5"
@@ -92,8 +70,7 @@ def main() -> None:
         sys.exit(f"{out}: was made without thumbnails")
     save_png(below(reslices), "reslices.png")
     save_png(below([summary(found), *reslices, picture(steps)]), "report.png")
-    view(out).save(DOCS / "view.jpg", quality=80, optimize=True)
-    total = sum(path.stat().st_size for path in DOCS.glob("*.[pj][np]g"))
+    total = sum(path.stat().st_size for path in DOCS.glob("*.png"))
     if total > 600_000:
         sys.exit(f"{total} bytes of pictures; expected at most 600,000")
 

@@ -13,32 +13,30 @@ from amst_hpc.config import InputError
 DEFAULT_SITE = Path("~/.config/amst-hpc/site.toml")
 
 
+def _key(default: Any, help: str) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
 @dataclass(frozen=True)
 class Site:
-    """A cluster. Give `container` or `command`, not both.
+    """A cluster. Give `container` or `command`, not both."""
 
-    nodes : the most for one job. memory_gb_per_node : 0 where the cores are the limit. hours : the
-    longest job of the partition. mpi : the launch line. throttle : array tasks at a time, 0: all.
-    setup : shell lines before the launch. signal_seconds : warning before the time limit.
-    directives : more options of sbatch.
-    """
-
-    partition: str = ""
-    account: str = ""
-    nodes: int = 1
-    ranks_per_node: int = 8
-    memory_gb_per_node: float = 0.0
-    gpus_per_node: int = 0
-    hours: float = 24.0
-    modules: tuple[str, ...] = ()
-    container: str = ""
-    container_options: tuple[str, ...] = ()
-    command: str = "amst-hpc"
-    mpi: str = "srun --mpi=pmix"
-    throttle: int = 0
-    signal_seconds: int = 120
-    setup: tuple[str, ...] = ()
-    directives: tuple[str, ...] = ()
+    partition: str = _key("", "of Slurm; empty: the cluster's default")
+    account: str = _key("", "whom Slurm bills; empty: none is named")
+    nodes: int = _key(1, "the most for one job")
+    ranks_per_node: int = _key(8, "the most MPI ranks on a node: its cores")
+    memory_gb_per_node: float = _key(0.0, "memory of a node, GB (0: the cores are the limit)")
+    gpus_per_node: int = _key(0, "GPUs to ask for on each node")
+    hours: float = _key(24.0, "longest job of the partition")
+    modules: tuple[str, ...] = _key((), "loaded with `module load` before the launch")
+    container: str = _key("", "the image (.sif), run by Apptainer in place of `command`")
+    container_options: tuple[str, ...] = _key((), 'of apptainer exec, such as "--nv"')
+    command: str = _key("amst-hpc", "the program where there is no container")
+    mpi: str = _key("srun --mpi=pmix", "the launch line")
+    throttle: int = _key(0, "array tasks at a time (0: all)")
+    signal_seconds: int = _key(120, "warning before the time limit, s")
+    setup: tuple[str, ...] = _key((), "shell lines before the launch")
+    directives: tuple[str, ...] = _key((), "more options of sbatch")
 
 
 def load_site(path: Path | None) -> Site:

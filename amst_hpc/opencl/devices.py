@@ -106,7 +106,9 @@ def runs_without_crash(statement: str) -> bool:
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", code], capture_output=True, check=False
     )
-    log.debug("%s: exit code %d: %s", statement, done.returncode, done.stderr[-500:])
+    if done.returncode > 0:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        log.warning("kernels were not compiled beforehand: %s", (said or ["no reason"])[-1])
     return -done.returncode not in CRASHES
 
 

@@ -98,7 +98,7 @@ def compile_kernels(config: Coarse, local_rank: int, shape: tuple[int, int]) -> 
     if not devices or devices[0].kind != "cpu":
         return config
     statement = (
-        "from amst_hpc.coarse import Coarse, Matcher\n"
+        f"from {__name__} import Coarse, Matcher\n"
         f"Matcher({config!r}, {local_rank}).warm_up({shape!r})"
     )
     if runs_without_crash(statement):

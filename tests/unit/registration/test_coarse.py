@@ -277,15 +277,17 @@ def test_opencl_that_silx_cannot_work_with_is_no_end(monkeypatch):
     assert "'NoneType' object" in matcher.note
 
 
-def test_kernels_are_compiled_in_another_process(sift, monkeypatch):
+def test_kernels_are_compiled_in_another_process(sift, monkeypatch, caplog):
     config = Coarse(device="cpu")
     assert coarse.compile_kernels(config, 0, (64, 80)) == config
+    assert not caplog.text
     assert coarse.compile_kernels(Coarse(method="xcorr"), 0, (64, 80)) == Coarse(method="xcorr")
     monkeypatch.setattr(coarse, "runs_without_crash", lambda statement: False)
     assert coarse.compile_kernels(config, 0, (64, 80)).method == "xcorr"
 
 
-def test_a_driver_that_crashes_does_so_alone(opencl_ready):
+def test_a_driver_that_crashes_does_so_alone(opencl_ready, caplog):
     assert opencl.runs_without_crash("from amst_hpc.registration.coarse import Matcher")
-    assert opencl.runs_without_crash("raise RuntimeError")
+    assert opencl.runs_without_crash("raise RuntimeError('no such kernel')")
+    assert "RuntimeError: no such kernel" in caplog.text
     assert not opencl.runs_without_crash("import os; os.abort()")
