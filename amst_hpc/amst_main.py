@@ -19,8 +19,6 @@ from amst_hpc.job.journal import write_whole
 from amst_hpc.parallel.launch import launch
 
 Parameters = dict[str, Any]
-
-
 IMAGE_FILE_KEYS = ("ResultImagePixelType", "ResultImageFormat", "WriteResultImage")
 
 

@@ -15,23 +15,13 @@ from itertools import pairwise
 from amst_hpc.config import InputError, Output
 
 Zyx = tuple[int, int, int]
-
-
 LAYER_DEPTHS = (64, 32, 16, 8)  # slices; large chunks compress and read better
-
-
 SMALLEST_LEVEL = 256  # px: the last level has no more in y and x
-
-
 LARGEST_Z_FACTOR = 8  # chosen by itself
-
-
 LARGEST_SET_Z_FACTOR = 64  # set by the user
-
-
 IMBALANCE = 1.1  # slices of the busiest rank over the mean
-
-
+LAYER_BYTES = 2 << 30
+"""Memory that the buffers of a layer may take, on whatever node: the cut must not depend on it."""
 PYRAMID = 8 / 7  # voxels of all levels over those of level 0, for 2x2x2
 
 
@@ -88,32 +78,26 @@ def _halve_z(factor: Zyx, voxel_size_nm: tuple[float, ...]) -> bool:
 
 
 def layer_depth(
-    depth: int,
-    ranks: int,
-    bytes_per_slice: int,
-    memory_bytes: float,
-    factors: tuple[Zyx, ...],
-    wanted: int,
+    shape: Zyx, slice_bytes: int, ranks: int, output: Output, memory_bytes: float = LAYER_BYTES
 ) -> int:
-    """Slices in a layer: `wanted` if not 0, else the best of `LAYER_DEPTHS`.
+    """Slices in a layer: `output.layer` if it is set, else the best of `LAYER_DEPTHS`.
 
     The best is the deepest that keeps the ranks balanced within `IMBALANCE`, or else balances them
     best, among those whose buffers fit in `memory_bytes` (of one rank); the shallowest if none do.
-    Raises `InputError` if `wanted` is no multiple of the largest z factor.
+    Raises `InputError` if `output.layer` is no multiple of the largest z factor.
     """
-    z_factor = max(factor[0] for factor in factors)
-    if wanted:
-        if wanted % z_factor:
+    z_factor = max(factor[0] for factor in level_factors(shape, output))
+    if output.layer:
+        if output.layer % z_factor:
             raise InputError(
-                f"output.layer = {wanted}: expected a multiple of {z_factor}, the largest z factor"
+                f"output.layer = {output.layer}: expected a multiple of {z_factor}, "
+                "the largest z factor"
             )
-        return wanted
+        return output.layer
     depths = [layer for layer in LAYER_DEPTHS if layer % z_factor == 0]
-    fitting = [d for d in depths if d * bytes_per_slice * PYRAMID * 2 <= memory_bytes] or depths[
-        -1:
-    ]
-    busiest = {layer: _busiest(depth, ranks, layer) for layer in fitting}
-    balanced = [layer for layer in fitting if busiest[layer] <= IMBALANCE * depth / ranks]
+    fitting = [d for d in depths if d * slice_bytes * PYRAMID * 2 <= memory_bytes] or depths[-1:]
+    busiest = {layer: _busiest(shape[0], ranks, layer) for layer in fitting}
+    balanced = [layer for layer in fitting if busiest[layer] <= IMBALANCE * shape[0] / ranks]
     return max(balanced) if balanced else min(fitting, key=lambda layer: (busiest[layer], -layer))
 
 

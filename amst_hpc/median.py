@@ -13,18 +13,14 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache, reduce
 
 import numpy as np
-from numpy.typing import NDArray
+
+from amst_hpc.transform import Image
 
 BLOCK_BYTES = 1 << 16
-
-
-Pixels = NDArray[np.integer]
-
-
 Comparator = tuple[int, int, bool, bool]
 
 
-def median_templates(windows: Sequence[Sequence[Pixels]]) -> list[Pixels]:
+def median_templates(windows: Sequence[Sequence[Image]]) -> list[Image]:
     """Median along z of several windows that share slices.
 
     Hennies et al., Sci Rep 10, 2004 (2020).
@@ -52,7 +48,7 @@ def median_templates(windows: Sequence[Sequence[Pixels]]) -> list[Pixels]:
     return out
 
 
-def _medians(shared: list[Pixels], own: list[list[Pixels]]) -> list[Pixels]:
+def _medians(shared: list[Image], own: list[list[Image]]) -> list[Image]:
     """One block: the median of `shared + extra` for each list `extra` of `own`."""
     need = {
         k - j
@@ -76,16 +72,16 @@ def _middle(total: int) -> tuple[int, int]:
     return (total - 1) // 2, total // 2
 
 
-def _kth(c: list[Pixels], e: list[Pixels], k: int) -> Pixels:
+def _kth(c: list[Image], e: list[Image], k: int) -> Image:
     """The k-th smallest (from 0) of two sorted runs together."""
-    candidates: Iterator[Pixels] = (
+    candidates: Iterator[Image] = (
         e[j - 1] if k - j < 0 else c[k - j] if j == 0 else np.maximum(c[k - j], e[j - 1])
         for j in range(max(0, k + 1 - len(c)), min(len(e), k + 1) + 1)
     )
     return reduce(np.minimum, candidates)
 
 
-def _sort(values: list[Pixels], need: frozenset[int]) -> list[Pixels]:
+def _sort(values: list[Image], need: frozenset[int]) -> list[Image]:
     """Sorted along the list; only the ranks in `need` are right."""
     values = list(values)
     for i, j, low, high in network(len(values), need):

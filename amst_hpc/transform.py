@@ -2,19 +2,21 @@
 
 A transform is a 2x3 matrix `[A | t]` in xy order, pixel centres at integers, and pulls back:
 `aligned(p) = raw(M p)`. `compose(m, n)` applies n first. Arrays are (y, x); this file turns one
-into the other.
+into the other. The types of arrays that all modules share stand here, too.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-Matrix = NDArray[np.float64]
-
-
-Image = NDArray[np.integer]
+Matrix = NDArray[np.float64]  # (2, 3)
+Image = NDArray[np.integer]  # (y, x) uint8 or uint16
+FloatImage = NDArray[np.float32]  # (y, x)
+Block = NDArray[Any]  # (z, y, x) uint8 or uint16
 
 
 def translation(x: float, y: float) -> Matrix:

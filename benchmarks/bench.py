@@ -28,9 +28,10 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = Path(os.environ.get("AMST_HPC_SHARED", ROOT.parent / "shared"))
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
-from launch import find_mpirun, mpirun  # noqa: E402
+from launch import mpirun  # noqa: E402
 
 from amst_hpc.median import median_templates  # noqa: E402
+from amst_hpc.parallel.launch import find_mpirun  # noqa: E402
 from amst_hpc.registration.template import GROUP  # noqa: E402
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amst_hpc.bdv.file import make_target
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
@@ -24,7 +25,7 @@ smooth = np.repeat(np.random.default_rng(1).integers(90, 170, (32, 64, 128)), 16
 block = (smooth + np.random.default_rng(comm.rank).normal(0, 6, smooth.shape)).astype(np.uint8)
 comm.Barrier()
 began = time.perf_counter()
-with BdvWriter(path, layout, np.uint8, output, comm) as out:
+with BdvWriter(make_target(path, layout, np.uint8, output), comm) as out:
     for turn in range(-(-len(layout.layers) // comm.size)):
         layer = mine[turn] if turn < len(mine) else None
         out.write(layer, None if layer is None else block)

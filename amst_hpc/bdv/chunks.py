@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
 from amst_hpc.geometry import Layout, Level, Zyx
-
-Block = NDArray[Any]  # (z, y, x), uint8 or uint16
-
+from amst_hpc.transform import Block
 
 Checksums = list[NDArray[np.uint32]]  # per level: (rows, columns) of chunks
 

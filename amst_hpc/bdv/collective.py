@@ -6,13 +6,12 @@ from typing import Any
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
 from amst_hpc.bdv.chunks import Checksums, ChunkChecksums, chunk_grid, layer_chunks
-from amst_hpc.bdv.file import Target, cells, open_target
+from amst_hpc.bdv.file import Target, open_target
+from amst_hpc.bdv.metadata import cells
 from amst_hpc.geometry import Level
-
-Block = NDArray[Any]  # (z, y, x), uint8 or uint16
+from amst_hpc.transform import Block
 
 WRITE_BYTES = 256 << 20  # in one collective write; MPI-IO counts end at 2 GB
 

@@ -1,6 +1,6 @@
 """The HDF5 file of BigDataViewer: its datasets, tables and attributes.
 
-Setup 0, timepoint 0: level k is the dataset t00000/s00/k/cells, (z, y, x). Only the tables
+Level k is the dataset `cells(k)`, (z, y, x). Only the tables
 resolutions and subdivisions are xyz (`_tables`). uint16 is stored as it is, with the attribute
 dataType; `output.legacy` stores its bits as int16, as BigDataViewer before 10.4.6 expects them.
 """
@@ -18,31 +18,41 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.config import InputError, Output
 from amst_hpc.geometry import Layout, Level
 
 LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
-
-
 HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises both, the latter where a close fails
-
-
-def cells(level: int) -> str:
-    """Name of the dataset of a mipmap level."""
-    return f"t00000/s00/{level}/cells"
 
 
 @dataclass(frozen=True)
 class Target:
-    """The HDF5 file to write: where, how it is cut, what it holds and how it is compressed."""
+    """The HDF5 file to write: where, how it is cut, the dtype of its blocks, how it is stored.
+
+    append : it is there, was closed, and its datasets suit; else it is made anew.
+    """
 
     path: Path
     layout: Layout
-    dtype: np.dtype[Any]  # of the blocks
-    stored: np.dtype[Any]  # of the datasets; the same bits
-    compression: int  # gzip level; 0: none
-    legacy: bool
+    dtype: np.dtype[Any]
+    output: Output
     append: bool
+
+    @property
+    def legacy(self) -> bool:
+        """uint16 stored as int16, without dataType."""
+        return self.output.legacy and self.dtype == np.uint16
+
+    @property
+    def stored(self) -> np.dtype[Any]:
+        """Of the datasets; the same bits."""
+        return np.dtype(np.int16) if self.legacy else self.dtype
+
+    @property
+    def compression(self) -> int:
+        """gzip level; 0: none."""
+        return self.output.compression
 
     @property
     def shuffle(self) -> bool:
@@ -55,13 +65,10 @@ def make_target(
     layout: Layout,
     dtype: np.dtype[Any] | type[np.generic] | str,
     output: Output,
-    append: bool,
+    append: bool = False,
 ) -> Target:
     """The file that `output` asks for; dtype uint8 or uint16."""
-    dtype = np.dtype(dtype)
-    legacy = output.legacy and dtype == np.uint16
-    stored = np.dtype(np.int16) if legacy else dtype
-    return Target(path, layout, dtype, stored, output.compression, legacy, append)
+    return Target(path, layout, np.dtype(dtype), output, append)
 
 
 def open_target(target: Target, **driver: Any) -> h5py.File:
@@ -92,7 +99,7 @@ def _tables(layout: Layout) -> dict[str, NDArray[Any]]:
 
 
 def _create_tables(file: h5py.File, target: Target) -> None:
-    setup = file.create_group("s00")
+    setup = file.create_group(SETUP)
     for name, table in _tables(target.layout).items():
         setup.create_dataset(name, data=table)
     if not target.legacy:
@@ -116,7 +123,7 @@ def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None
 def find_target_mismatch(file: h5py.File, target: Target) -> str | None:
     """What keeps a file from being continued, None if nothing does."""
     for name, table in _tables(target.layout).items():
-        key = f"s00/{name}"
+        key = f"{SETUP}/{name}"
         if key not in file or not np.array_equal(file[key], table):
             return f"its {name} are not those of this run"
     for k, level in enumerate(target.layout.levels):
@@ -147,7 +154,7 @@ def contrast(path: Path) -> tuple[float, float]:
     Black is left out.
     """
     with h5py.File(path, "r") as file:
-        last = len(file["s00/resolutions"]) - 1
+        last = len(file[f"{SETUP}/resolutions"]) - 1
         values = file[cells(last)][()]
     if values.dtype == np.int16:
         values = values.view(np.uint16)

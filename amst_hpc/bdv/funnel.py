@@ -11,24 +11,17 @@ from typing import Any
 import h5py
 import numpy as np
 from isal import isal_zlib
-from numpy.typing import NDArray
 
 from amst_hpc.bdv.chunks import Checksums, Chunk, ChunkChecksums, layer_chunks
-from amst_hpc.bdv.file import HDF5_ERRORS, Target, cells, open_target
+from amst_hpc.bdv.file import HDF5_ERRORS, Target, open_target
+from amst_hpc.bdv.metadata import cells
 from amst_hpc.config import InputError
 from amst_hpc.geometry import Zyx
-
-Block = NDArray[Any]  # (z, y, x), uint8 or uint16
+from amst_hpc.transform import Block
 
 BATCH_BYTES = 32 << 20  # of compressed chunks in one message
-
-
 POLL_SECONDS = 0.001
-
-
 ISAL_LEVELS = (1, 2, 3)  # isal's zlib streams take a sixth of the time there
-
-
 Packed = tuple[int, Zyx, bytes]  # level, offset, the chunk as it stands in the file
 
 

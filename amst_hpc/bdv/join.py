@@ -16,7 +16,8 @@ from typing import Any
 
 import h5py
 
-from amst_hpc.bdv.file import LIBVER, cells
+from amst_hpc.bdv.file import LIBVER
+from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.geometry import Layout, Level
 
 
@@ -57,7 +58,7 @@ def filters(path: Path) -> tuple[Any, ...]:
     with h5py.File(path, "r") as file:
         first = file[cells(0)]
         kind = (str(first.dtype), first.compression, first.shuffle)
-        return (*kind, bytes(file["s00"].attrs.get("dataType", b"")).decode())
+        return (*kind, bytes(file[SETUP].attrs.get("dataType", b"")).decode())
 
 
 def copy_chunks(target: Path, layout: Layout, sources: Sequence[Source]) -> None:
@@ -87,7 +88,7 @@ def link_layers(target: Path, base: Path, layout: Layout, sources: Sequence[Sour
     """
     with h5py.File(target, "w", libver=LIBVER) as out:
         with h5py.File(sources[0].path, "r") as part:
-            part.copy("s00", out)
+            part.copy(SETUP, out)
         for k, level in enumerate(layout.levels):
             out.create_virtual_dataset(cells(k), _virtual(base, k, level, sources))
 

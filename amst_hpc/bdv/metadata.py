@@ -1,10 +1,26 @@
-"""The XML that BigDataViewer opens, and the settings of its view."""
+"""Names and XML of BigDataViewer: datasets of the HDF5 file, NAME.xml, NAME.settings.xml.
+
+Setup 0, timepoint 0. `settings.xml` beside this module is the text of the view's settings.
+"""
 
 from __future__ import annotations
 
+import tempfile
+import xml.etree.ElementTree as ElementTree
+from importlib.resources import files
+from itertools import zip_longest
 from pathlib import Path
+from string import Template
 
 from pybdv.metadata import write_xml_metadata
+
+SETUP = "s00"  # the group of the tables and of the attribute dataType
+NANOMETRES = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometer": 1e3}
+
+
+def cells(level: int) -> str:
+    """Name of the dataset of a mipmap level."""
+    return f"t00000/{SETUP}/{level}/cells"
 
 
 def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -> None:
@@ -34,45 +50,62 @@ def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -
     temporary.replace(xml_path)
 
 
-SETTINGS = """\
-<?xml version="1.0" encoding="UTF-8"?>
-<Settings>
-  <ViewerState>
-    <Sources><Source><active>true</active></Source></Sources>
-    <SourceGroups>
-      <SourceGroup><active>true</active><name>group 1</name><id>0</id></SourceGroup>
-    </SourceGroups>
-    <DisplayMode>ss</DisplayMode>
-    <Interpolation>nearestneighbor</Interpolation>
-    <CurrentSource>0</CurrentSource>
-    <CurrentGroup>0</CurrentGroup>
-    <CurrentTimePoint>0</CurrentTimePoint>
-  </ViewerState>
-  <SetupAssignments>
-    <ConverterSetups>
-      <ConverterSetup>
-        <id>0</id><min>{minimum}</min><max>{maximum}</max><color>-1</color><groupId>0</groupId>
-      </ConverterSetup>
-    </ConverterSetups>
-    <MinMaxGroups>
-      <MinMaxGroup>
-        <id>0</id><fullRangeMin>0.0</fullRangeMin><fullRangeMax>65535.0</fullRangeMax>
-        <rangeMin>{minimum}</rangeMin><rangeMax>{maximum}</rangeMax>
-        <currentMin>{minimum}</currentMin><currentMax>{maximum}</currentMax>
-      </MinMaxGroup>
-    </MinMaxGroups>
-  </SetupAssignments>
-  <ManualSourceTransforms>
-    <SourceTransform type="affine">
-      <affine>1.0 0.0 0.0 0.0 0.0 1.0 0.0 0.0 0.0 0.0 1.0 0.0</affine>
-    </SourceTransform>
-  </ManualSourceTransforms>
-</Settings>
-"""
+def read_hdf5_path(xml_path: Path) -> Path:
+    """The HDF5 file that an XML names. Raises ValueError if it is no XML or names none."""
+    try:
+        text = ElementTree.parse(xml_path).findtext("./SequenceDescription/ImageLoader/hdf5")
+    except ElementTree.ParseError as error:
+        raise ValueError(f"not valid XML ({error})") from None
+    if not text:
+        raise ValueError("names no HDF5 file, expected a BigDataViewer XML")
+    return xml_path.parent / text
+
+
+def read_voxel_size_nm(xml_path: Path) -> tuple[float, ...]:
+    """z, y, x in nm; empty where it is not known."""
+    if not xml_path.is_file():
+        return ()
+    try:
+        root = ElementTree.parse(xml_path)
+    except ElementTree.ParseError:
+        return ()
+    scale = NANOMETRES.get(root.findtext(".//voxelSize/unit", "").strip())
+    size = root.findtext(".//voxelSize/size", "").split()
+    if scale is None or len(size) != 3:
+        return ()
+    return tuple(float(v) * scale for v in reversed(size))
+
+
+def find_xml_fault(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -> str:
+    """The first difference between an XML and what `write_xml` makes; empty if there is none.
+
+    Spaces do not count.
+    """
+    try:
+        found = _elements(xml_path)
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        return f"cannot be read ({error})"
+    with tempfile.TemporaryDirectory() as scratch:
+        fresh = Path(scratch) / xml_path.name
+        write_xml(fresh, h5_path, voxel_size_nm)
+        wanted = _elements(fresh)
+    pairs = zip_longest(found, wanted, fillvalue="nothing")
+    return next((f"{a} where {b} belongs" for a, b in pairs if a != b), "")
+
+
+def _elements(path: Path) -> list[str]:
+    """Each element of an XML file as `<tag attributes> text`, in order; of paths the name alone."""
+    found = []
+    for element in ElementTree.parse(path).iter():
+        text = (element.text or "").strip()
+        attributes = "".join(f" {key}={value}" for key, value in sorted(element.items()))
+        found.append(f"<{element.tag}{attributes}> {Path(text).name if text else ''}".strip())
+    return found
 
 
 def write_settings(path: Path, minimum: float, maximum: float) -> None:
     """The contrast range (grey values) that BigDataViewer starts with: NAME.settings.xml."""
     temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(SETTINGS.format(minimum=float(minimum), maximum=float(maximum)))
+    text = Template(files("amst_hpc.bdv").joinpath("settings.xml").read_text())
+    temporary.write_text(text.substitute(minimum=float(minimum), maximum=float(maximum)))
     temporary.replace(path)

@@ -9,7 +9,8 @@ import numpy as np
 from isal import isal_zlib
 
 from amst_hpc.bdv.chunks import Checksums
-from amst_hpc.bdv.file import HDF5_ERRORS, Target, cells, find_target_mismatch
+from amst_hpc.bdv.file import HDF5_ERRORS, Target, find_target_mismatch
+from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.geometry import Layout
 
 
@@ -61,6 +62,6 @@ def find_faults(
 
 def _find_wrong_type(file: h5py.File, target: Target) -> str | None:
     """What is wrong with the attribute dataType."""
-    found = bytes(np.bytes_(file["s00"].attrs.get("dataType", b""))).decode(errors="replace")
+    found = bytes(np.bytes_(file[SETUP].attrs.get("dataType", b""))).decode(errors="replace")
     wanted = "" if target.legacy else target.dtype.name
     return None if found == wanted else f"its dataType is {found!r}, not {wanted!r}"

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-import h5py
-import numpy as np
-from numpy.typing import NDArray
-
 from amst_hpc.bdv.chunks import Checksums
 from amst_hpc.bdv.collective import CollectiveStore
-from amst_hpc.bdv.file import Target, make_target, naming_errors
+from amst_hpc.bdv.file import Target, is_parallel, naming_errors
 from amst_hpc.bdv.funnel import FunnelStore
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.config import InputError, Output
-from amst_hpc.geometry import Layout
-
-Block = NDArray[Any]  # (z, y, x), uint8 or uint16
+from amst_hpc.transform import Block
 
 # HDF5's own gzip takes five times as long per rank as isal's, which one rank stores at 700 MB/s
 COLLECTIVE_RANKS = 16
@@ -30,7 +23,7 @@ def choose_writer(output: Output, comm_size: int) -> str:
 
     Raises `InputError` if collective is asked for and h5py has no MPI.
     """
-    parallel = bool(h5py.get_config().mpi)
+    parallel = is_parallel()
     if output.writer == "collective" and not parallel:
         raise InputError(
             'output.writer = "collective": this h5py has no MPI; expected "funnel" or "auto"'
@@ -66,23 +59,13 @@ class BdvWriter:
     Both writers (`choose_writer`) give the same values. After an exception the file is unusable and
     the ranks must be aborted: no rank waits for the others in the exit.
 
-    path : the file, made anew; with `append` it is there, was closed, and its datasets suit.
-    dtype : uint8 or uint16. comm : a communicator with mpi4py's methods.
+    target : as `make_target` gives it. comm : a communicator with mpi4py's methods.
     Raises `InputError` if the writer is not available or the file does not open or suit.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        layout: Layout,
-        dtype: np.dtype[Any] | type[np.generic] | str,
-        output: Output,
-        comm: Any,
-        append: bool = False,
-    ) -> None:
-        self.target = make_target(path, layout, dtype, output, append)
-        self.comm = comm
-        self._make_store = STORES[choose_writer(output, comm.size)]
+    def __init__(self, target: Target, comm: Any) -> None:
+        self.target, self.comm = target, comm
+        self._make_store = STORES[choose_writer(target.output, comm.size)]
 
     def __enter__(self) -> Self:
         self._store = self._make_store(self.target, self.comm)

@@ -11,9 +11,9 @@ from amst_hpc.cli.options import (
     EXIT_FAILED,
     errors,
     parse_area,
+    parse_range,
     parse_voxel_size,
     ranks,
-    slice_range,
     start_logging,
     tell,
 )
@@ -75,7 +75,7 @@ def evaluate(
                 grid,
                 sigma,
                 method,
-                slice_range(range_),
+                parse_range(range_),
                 parse_voxel_size(voxel_size_nm),
             ),
         )

@@ -16,11 +16,11 @@ from amst_hpc.cli.options import (
     PrealignedArgument,
     RawArgument,
     SetOption,
-    block_number,
     errors,
+    parse_block,
+    parse_range,
     ranks,
     settings,
-    slice_range,
     start_logging,
 )
 
@@ -75,7 +75,7 @@ def align(
             raw,
             prealigned,
             out,
-            slice_range(range_),
+            parse_range(range_),
             overwrite,
             allow_count_mismatch,
             strict=strict,
@@ -87,7 +87,7 @@ def align(
         if block is not None:
             from amst_hpc.cluster.blocks import prepare_block
 
-            place = on_all_ranks(comm, lambda: block_number(block))
+            place = on_all_ranks(comm, lambda: parse_block(block))
             job, loaded = prepare_block(job, loaded, comm, *place)
         outcome = pipeline.align(job, loaded, comm)
     report_outcome(outcome, comm)

@@ -15,36 +15,22 @@ import typer
 from amst_hpc.config import Config, InputError, load_config
 
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK = 1, 2, 3
-
-
 log = logging.getLogger(__name__)
-
-
 RawArgument = Annotated[
     str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
 ]
-
-
 PrealignedArgument = Annotated[
     str, typer.Argument(metavar="PREALIGNED", help="the coarsely pre-aligned stack")
 ]
-
-
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="settings (TOML); see amst-hpc config")
 ]
-
-
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="change one setting")
 ]
-
-
 MismatchOption = Annotated[
     bool, typer.Option("--allow-count-mismatch", help="align the slices that both stacks have")
 ]
-
-
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="the same as --set coarse.device=...")
 ]
@@ -111,32 +97,40 @@ def settings(
     return load_config(config, [*(changes or []), *short])
 
 
-def block_number(text: str) -> tuple[int, int]:
-    """`I/N`, I from 1 to N."""
-    first, slash, last = text.partition("/")
-    if slash and first.isdigit() and last.isdigit() and 1 <= int(first) <= int(last):
-        return (int(first), int(last))
-    raise InputError(f"--block {text}: expected I/N with I from 1 to N")
+def _numbers(option: str, text: str, pattern: str, expected: str) -> list[int | None]:
+    """The whole numbers of an option, as the groups of `pattern`; None for an empty one.
+
+    Raises `InputError`.
+    """
+    found = re.fullmatch(pattern, text)
+    if found is None:
+        raise InputError(f"{option} {text}: expected {expected}")
+    return [int(number) if number else None for number in found.groups()]
 
 
-def slice_range(text: str | None) -> tuple[int | None, int | None]:
-    """`A:B` as in Python, either may be missing."""
+def parse_block(text: str) -> tuple[int, int]:
+    """`I/N`, I from 1 to N. Raises `InputError`."""
+    expected = "I/N with I from 1 to N"
+    block, blocks = (n or 0 for n in _numbers("--block", text, r"(\d+)/(\d+)", expected))
+    if not 1 <= block <= blocks:
+        raise InputError(f"--block {text}: expected {expected}")
+    return block, blocks
+
+
+def parse_range(text: str | None) -> tuple[int | None, int | None]:
+    """`A:B` as in Python, either may be missing. Raises `InputError`."""
     if text is None:
         return (None, None)
-    first, colon, last = text.partition(":")
-    if not colon or not all(part == "" or part.isdigit() for part in (first, last)):
-        raise InputError(f"--range {text}: expected A:B, two slice numbers")
-    return (int(first) if first else None, int(last) if last else None)
+    first, last = _numbers("--range", text, r"(\d*):(\d*)", "A:B, two slice numbers")
+    return first, last
 
 
 def parse_area(text: str | None) -> tuple[int, int, int, int] | None:
     """`Y0:Y1,X0:X1` in px. Raises `InputError`."""
     if text is None:
         return None
-    numbers = re.fullmatch(r"(\d+):(\d+),(\d+):(\d+)", text.replace(" ", ""))
-    if numbers is None:
-        raise InputError(f"--area {text}: expected Y0:Y1,X0:X1, four pixel numbers")
-    y0, y1, x0, x1 = (int(n) for n in numbers.groups())
+    pattern, expected = r"(\d+):(\d+), *(\d+):(\d+)", "Y0:Y1,X0:X1, four pixel numbers"
+    y0, y1, x0, x1 = (n or 0 for n in _numbers("--area", text, pattern, expected))
     return y0, y1, x0, x1
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from amst_hpc.cli.options import ConfigOption, SetOption, errors, settings
+from amst_hpc.cli.options import ConfigOption, SetOption, errors
 from amst_hpc.config import InputError
 
 
@@ -37,22 +37,19 @@ def submit(
     """Write Slurm batch scripts for a job and show them; --yes sends them."""
     with errors():
         from amst_hpc.cluster.site import load_site
-        from amst_hpc.cluster.submit import plan_manifest, plan_stack, send_plan, settings_options
+        from amst_hpc.cluster.submit import Order, plan_manifest, plan_stack, send_plan
         from amst_hpc.images.pairing import Job
 
         place = load_site(site)
         at_once = place.throttle if throttle is None else throttle
-        options = settings_options(config, changes or [])
+        order = Order(place, config, tuple(changes or ()), at_once)
         if (manifest is None) != (job is not None and len(job) == 3):
             raise InputError("submit: expected RAW PREALIGNED OUT.h5, or --manifest")
         if manifest is not None:
-            plan = plan_manifest(manifest, config, changes or [], options, place, at_once)
+            plan = plan_manifest(manifest, order)
         else:
             raw, prealigned, out = job or []
-            loaded = settings(config, changes, {})
-            plan = plan_stack(
-                Job(raw, prealigned, Path(out)), loaded, options, place, blocks, at_once
-            )
+            plan = plan_stack(Job(raw, prealigned, Path(out)), order, blocks)
         typer.echo(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:

@@ -4,7 +4,7 @@ example site.
 A script starts the step in the background and waits, so that the signal that Slurm sends before the
 time limit, and at preemption, reaches the step: it stops in good order (exit code 75) and the job
 is put back into the queue. A step that dies is started again at most TRIES times; one that can make
-no headway says so and ends for good (`attempts`).
+no headway says so and ends for good (`job.failures`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.resources import files
+from string import Template
 
 from amst_hpc.cluster.site import Site
 
@@ -25,7 +27,6 @@ TITLES = {
     "#     sbatch --dependency=afterok:NUMBER merge.sbatch",
 }
 
-
 STEPS = {
     "align": 'align "$RAW" "$PREALIGNED" "$OUT" "${OPTIONS[@]}"',
     "array": 'task "$MANIFEST" "$SLURM_ARRAY_TASK_ID" "${OPTIONS[@]}"',
@@ -35,31 +36,10 @@ STEPS = {
 }
 
 
-STEP = """\
-# ---- nothing to edit below
-TRIES=5
-trap 'kill -USR1 "$step"' USR1 TERM  # from Slurm to the step: stop in good order
-"${{MPI[@]}}" "${{AMST[@]}}" {step} &
-step=$!
-wait "$step"; code=$?
-# a signal ends `wait`, not the step
-while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done
+class StepTemplate(Template):
+    """`step.sh` beside this module. Its fields are `%%{name}`: the shell needs its $ itself."""
 
-job=${{SLURM_ARRAY_JOB_ID:+${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID}}  # this task alone
-job=${{job:-$SLURM_JOB_ID}}
-case $code in
-  0) exit 0 ;;
-  3) echo "finished, but some slices fell back: see slices.csv"; exit 0 ;;
-{stopped}  1 | 9 | {again}12[89] | 1[3-9][0-9])  # died: try again
-    ((${{SLURM_RESTART_COUNT:-0}} < TRIES)) || exit "$code" ;;
-  *) exit "$code" ;;  # bad input
-esac
-if [[ $(squeue --noheader --format=%T --job="$job") == RUNNING ]]; then  # not cancelled
-  echo "exit code $code: back into the queue"
-  scontrol requeue "$job"
-fi
-exit "$code"
-"""
+    delimiter = "%%"
 
 
 # a merge that was stopped begins anew: it must not do so for ever
@@ -104,7 +84,9 @@ def render(work: BatchJob, size: Resources, site: Site) -> str:
     lines += [*site.setup, *(f"module load {name}" for name in site.modules)]
     lines += [f"AMST=({shlex.join(program(site))})"]
     lines += [f"MPI=({site.mpi})", ""]
-    step = STEP.format(step=STEPS[work.kind], **ENDS["merge" if work.kind == "merge" else "align"])
+    ends = ENDS["merge" if work.kind == "merge" else "align"]
+    text = StepTemplate(files("amst_hpc.cluster").joinpath("step.sh").read_text())
+    step = text.substitute(step=STEPS[work.kind], **ends)
     return "\n".join(lines) + "\n" + step
 
 
@@ -151,10 +133,7 @@ def array_option(count: int, throttle: int) -> str:
 
 
 EXAMPLE_SITE = Site(container="amst-hpc.sif", container_options=("--nv",))
-
-
 EXAMPLE_SIZE = Resources(nodes=2, ranks_per_node=8, memory_mb_per_rank=3000, minutes=240)
-
 
 OPTIONAL = """\
 ##SBATCH --gpus-per-node=1  (take one # away where it is wanted)
@@ -162,7 +141,6 @@ OPTIONAL = """\
 ##SBATCH --account=...
 
 """
-
 
 ALTERNATIVE = """\
 #AMST=("$HOME/amst_hpc/.venv/bin/amst-hpc")  # without a container

@@ -22,11 +22,6 @@ from amst_hpc.job.failures import recording_failure
 from amst_hpc.job.journal import differences, write_whole
 from amst_hpc.parallel.communicator import on_all_ranks
 
-LAYER_BYTES = 4e9
-"""Memory that the buffers of a layer may take in any of the jobs: the cut must not depend on the
-node.
-"""
-
 
 @dataclass(frozen=True)
 class Blocks:
@@ -78,11 +73,9 @@ def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks
 
 def _common_layer(shape: Zyx, slice_bytes: int, config: Config, blocks: int) -> int:
     """Slices in a layer of all parts: as for so many ranks, and so few that each part has one."""
-    factors = level_factors(shape, config.output)
-    wanted = config.output.layer
-    layer = layer_depth(shape[0], blocks, slice_bytes, LAYER_BYTES, factors, wanted)
-    least = max(LAYER_DEPTHS[-1], *(factor[0] for factor in factors))
-    while not wanted and layer > least and shape[0] // layer < blocks:
+    layer = layer_depth(shape, slice_bytes, blocks, config.output)
+    least = max(LAYER_DEPTHS[-1], *(z for z, _, _ in level_factors(shape, config.output)))
+    while not config.output.layer and layer > least and shape[0] // layer < blocks:
         layer //= 2
     return layer
 

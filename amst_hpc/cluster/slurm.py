@@ -13,8 +13,6 @@ from pathlib import Path
 from amst_hpc.config import InputError
 
 USUAL_ARRAY_SIZE = 1001
-
-
 TaskId = tuple[str, str]
 """Job number and array task, "" for a job that is no array."""
 

@@ -17,9 +17,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.blocks import parts_folder, read_blocks
 from amst_hpc.cluster.manifest import read_manifest
@@ -28,17 +25,12 @@ from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import duration
 from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.terminal import render_table
 
 log = logging.getLogger(__name__)
-
-
 SILENT_SECONDS = 300.0
 """A run whose journal has not grown for so long is taken to have ended without a word."""
-
-
 WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
-
-
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
 
 
@@ -207,15 +199,14 @@ def table(found: Sequence[Status], title: str, width: int | None) -> str:
     """The states as a table, with their numbers in the title; `width` in characters."""
     counts = Counter(status.state for status in found)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    made = Table(title=f"{title}: {told}", title_justify="left")
-    for column in COLUMNS:
-        made.add_column(column, overflow="fold")
-    for s in found:
-        rate = f"{s.rate:.2f}" if s.rate else ""
-        slices = f"{s.registered}/{s.total}" if s.total else ""
-        numbers = (slices, str(s.written), str(s.fallen_back)) if s.total else ("", "", "")
-        made.add_row(s.output.name, s.state, *numbers, rate, s.left, s.reason)
-    console = Console(width=width)
-    with console.capture() as capture:
-        console.print(made)
-    return capture.get().rstrip()
+    return render_table(f"{title}: {told}", COLUMNS, map(_row, found), width)
+
+
+def _row(status: Status) -> tuple[str, ...]:
+    """The cells of a job; empty where they say nothing yet."""
+    rate = f"{status.rate:.2f}" if status.rate else ""
+    numbers = ("", "", "")
+    if status.total:
+        registered = f"{status.registered}/{status.total}"
+        numbers = (registered, str(status.written), str(status.fallen_back))
+    return (status.output.name, status.state, *numbers, rate, status.left, status.reason)

@@ -36,23 +36,43 @@ from amst_hpc.preflight.estimate import JobEstimate, estimate
 
 AIM_SECONDS = 3600.0
 """More nodes are taken until a stack is expected to take no longer."""
-
-
 START_SECONDS = 120.0
-
-
 LEAST_SLICES = 8
 """Slices of a rank: with fewer, starting it takes longer than its work."""
-
-
 SPARE = 3.0
-
-
 LAYER_SLICES = 16
-
-
 MERGE_BYTES_PER_SECOND = 10e6
 """A tenth of what was seen: layers whose transforms changed at the joints are made anew."""
+ONE_LOG, ARRAY_LOG = "%x-%j.log", "%x-%A_%a.log"  # of a job, of each task of an array
+
+
+@dataclass(frozen=True)
+class Order:
+    """What holds for every script of a `submit`: the site and the settings, as they were named.
+
+    throttle : array tasks at a time, 0: all. Raises `InputError` for settings that cannot be.
+    """
+
+    site: Site
+    config: Path | None = None
+    changes: tuple[str, ...] = ()
+    throttle: int = 0
+
+    def __post_init__(self) -> None:
+        self.load_config()
+
+    def load_config(self) -> Config:
+        """The settings."""
+        return load_config(self.config, self.changes)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """--config and --set as they go into the scripts.
+
+        What the file says now goes in, not its name: who edits it later changes no job that waits.
+        """
+        tree = tomllib.loads(self.config.read_text()) if self.config else {}
+        return tuple(word for change in (*_flat(tree), *self.changes) for word in ("--set", change))
 
 
 @dataclass(frozen=True)
@@ -128,38 +148,57 @@ def _reasons(
     )
 
 
-def plan_stack(
-    job: Job, config: Config, options: Sequence[str], site: Site, blocks: int, throttle: int
-) -> Plan:
+def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     """One stack: one job, or `blocks` array tasks and a merge. Raises `InputError`."""
     _refuse_twice(job.out)
+    config = order.load_config()
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
-    folder, name = slurm_folder(job.out), f"amst-{job.out.stem}"
-    stack = (("RAW", job.raw, ""), ("PREALIGNED", job.prealigned, ""), ("OUT", str(job.out), ""))
-    log = _log(folder, "%x-%j.log")
+    folder = slurm_folder(job.out)
     if not blocks:
-        size = size_job(_need(inputs, config), site)
-        work = BatchJob("align", name, log, stack, tuple(options))
-        script = Script("align.sbatch", render(work, size, site), (job.out,))
+        size = size_job(_need(inputs, config), order.site)
+        work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), order.options)
+        script = Script("align.sbatch", render(work, size, order.site), (job.out,))
         return Plan(folder, (script,), size.reasons, job.out)
     cut = plan_blocks(job, config, inputs, blocks)
     if blocks > slurm.largest_array():
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
     largest = max(stop - start for start, stop in cut.ranges)
-    size = size_job(_need(inputs, config, largest), site)
+    size = size_job(_need(inputs, config, largest), order.site)
     parts = tuple(cut.part(job.out, block + 1) for block in range(blocks))
-    variables = (*stack, ("BLOCKS", str(blocks), ""))
-    array_log, tasks = _log(folder, "%x-%A_%a.log"), array_option(blocks, throttle)
-    array = BatchJob("blocks", name, array_log, variables, tuple(options), tasks)
     minutes = 30 + int(_need(inputs, config).output_bytes / MERGE_BYTES_PER_SECOND / 60)
-    alone = Resources(1, 1, size.memory_mb_per_rank, min(minutes, int(site.hours * 60)))
-    merge = BatchJob("merge", f"{name}-merge", log, (stack[2],))
-    scripts = (
-        Script("blocks.sbatch", render(array, size, site), parts, array=True),
-        Script("merge.sbatch", render(merge, alone, site), (job.out,), after="afterok"),
-    )
+    alone = Resources(1, 1, size.memory_mb_per_rank, min(minutes, int(order.site.hours * 60)))
+    scripts = (_blocks_script(job, order, parts, size), _merge_script(job, order, alone))
     reason = f"{blocks} blocks of at most {largest} slices, whole layers of {cut.layer}; for each:"
     return Plan(folder, scripts, (reason, *size.reasons), job.out)
+
+
+def _blocks_script(job: Job, order: Order, parts: tuple[Path, ...], size: Resources) -> Script:
+    """An array with a task for each part."""
+    work = BatchJob(
+        kind="blocks",
+        name=_name(job),
+        log=_log(slurm_folder(job.out), ARRAY_LOG),
+        variables=(*_paths(job), ("BLOCKS", str(len(parts)), "")),
+        options=order.options,
+        array=array_option(len(parts), order.throttle),
+    )
+    return Script("blocks.sbatch", render(work, size, order.site), parts, array=True)
+
+
+def _merge_script(job: Job, order: Order, size: Resources) -> Script:
+    """Joins the parts when all of them are there."""
+    log = _log(slurm_folder(job.out), ONE_LOG)
+    work = BatchJob("merge", f"{_name(job)}-merge", log, _paths(job)[2:])
+    return Script("merge.sbatch", render(work, size, order.site), (job.out,), after="afterok")
+
+
+def _name(job: Job) -> str:
+    return f"amst-{job.out.stem}"
+
+
+def _paths(job: Job) -> tuple[tuple[str, str, str], ...]:
+    """The lines of a script that name the stack."""
+    return (("RAW", job.raw, ""), ("PREALIGNED", job.prealigned, ""), ("OUT", str(job.out), ""))
 
 
 def _refuse_twice(out: Path) -> None:
@@ -174,16 +213,13 @@ def _in_queue(jobs: Mapping[Path, slurm.TaskId]) -> dict[Path, slurm.TaskId]:
     return {out: place for out, place in jobs.items() if place in queue}
 
 
-def plan_manifest(
-    path: Path, config: Path | None, changes: Sequence[str], options: Sequence[str], site: Site,
-    throttle: int,
-) -> Plan:  # fmt: skip
+def plan_manifest(path: Path, order: Order) -> Plan:
     """The stacks of a manifest that are neither finished nor in the queue.
 
     Raises `InputError` with a line for each fault.
     """
     entries = read_manifest(path)
-    faults, opened = check_entries(entries, config, changes)
+    faults, opened = check_entries(entries, order.config, order.changes)
     if faults:
         raise InputError("\n".join(faults))
     left = _left(path, [entry.output for entry in entries])
@@ -192,16 +228,15 @@ def plan_manifest(
     told = f"{len(rest)} of {len(entries)} stacks of {path} are neither finished nor in the queue"
     if not rest:
         return Plan(folder, (), (told,), path)
-    needs = [_need(i, e.settings(config, changes)) for e, i in rest]
-    size = size_job(max(needs, key=lambda need: need.seconds), site)
-    scripts = _arrays(path, [entry for entry, _ in rest], options, size, site, throttle)
+    needs = [_need(i, e.settings(order.config, order.changes)) for e, i in rest]
+    size = size_job(max(needs, key=lambda need: need.seconds), order.site)
+    scripts = _array_scripts(path, [entry for entry, _ in rest], order, size)
     return Plan(folder, scripts, (told, "sizes by the largest of them:", *size.reasons), path)
 
 
-def _arrays(
-    path: Path, entries: Sequence[Entry], options: Sequence[str], size: Resources, site: Site,
-    throttle: int,
-) -> tuple[Script, ...]:  # fmt: skip
+def _array_scripts(
+    path: Path, entries: Sequence[Entry], order: Order, size: Resources
+) -> tuple[Script, ...]:
     """An array for these stacks, or several where Slurm takes no array so large.
 
     With a throttle, one waits for the other: it is meant for all of them together.
@@ -215,14 +250,14 @@ def _arrays(
         work = BatchJob(
             kind="array",
             name=f"amst-{path.stem}",
-            log=_log(folder, "%x-%A_%a.log"),
+            log=_log(folder, ARRAY_LOG),
             variables=(("MANIFEST", str(folder / f"{name}.tsv"), note),),
-            options=tuple(options),
-            array=array_option(len(some), throttle),
+            options=order.options,
+            array=array_option(len(some), order.throttle),
         )
         outputs = tuple(entry.output for entry in some)
-        after = "afterany" if n and throttle else ""
-        text = render(work, size, site)
+        after = "afterany" if n and order.throttle else ""
+        text = render(work, size, order.site)
         scripts.append(Script(f"{name}.sbatch", text, outputs, True, after, some))
     return tuple(scripts)
 
@@ -279,16 +314,6 @@ def _record(folder: Path, job: str, script: Script) -> None:
     with (folder / "sent.tsv").open("a") as file:
         for n, out in enumerate(script.tasks, 1):
             file.write(f"{job}\t{n if script.array else ''}\t{out.resolve()}\n")
-
-
-def settings_options(config: Path | None, changes: Sequence[str]) -> list[str]:
-    """--config and --set as they go into the scripts; checked. Raises `InputError`.
-
-    What the file says now goes in, not its name: who edits it later changes no job that waits.
-    """
-    load_config(config, changes)
-    tree = tomllib.loads(config.read_text()) if config else {}
-    return [word for change in (*_flat(tree), *changes) for word in ("--set", change)]
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[str]:

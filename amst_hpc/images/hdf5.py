@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
-import h5py
 import numpy as np
-from numpy.typing import NDArray
 
+from amst_hpc.bdv.metadata import read_hdf5_path
+from amst_hpc.bdv.reading import VolumeReader
 from amst_hpc.config import InputError
 from amst_hpc.images.stack import (
     Header,
@@ -20,8 +19,7 @@ from amst_hpc.images.stack import (
     native_order,
     sample_rows,
 )
-
-Slice = NDArray[np.integer]
+from amst_hpc.transform import Image
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
@@ -30,40 +28,35 @@ class Hdf5Stack:
     """A (z, y, x) dataset of an HDF5 file."""
 
     def __init__(self, path: Path, dataset: str, option: str) -> None:
+        """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
         self.path = path
-        self.source = f"{path}:/{dataset}"
         try:
-            self.file = h5py.File(path, "r")
-            found = self.file.get(dataset)
+            self.volume = VolumeReader(path, dataset)
         except OSError as error:
             raise InputError(
                 f"{option} {path}: not a readable HDF5 file ({first_line(error)})"
             ) from None
-        if not isinstance(found, h5py.Dataset):
-            names: list[str] = []
-            self.file.visititems(
-                lambda n, o: names.append(n) if isinstance(o, h5py.Dataset) else None
-            )
-            raise InputError(
-                f"{option} {path}: no dataset /{dataset}; it holds {', '.join(names[:6]) or 'none'}"
-            )
-        if found.ndim != 3:
-            raise InputError(f"{option} {self.source}: shape {found.shape}, expected (z, y, x)")
-        self.dataset = found
-        self.dtype = np.dtype(np.uint16) if found.dtype == np.int16 else found.dtype
-        self.names = [f"slice_{z:05d}.tif" for z in range(found.shape[0])]
+        except LookupError as error:
+            raise InputError(f"{option} {path}: {error}") from None
+        self.source = f"{path}:/{self.volume.name}"
+        if len(self.volume.shape) != 3:
+            found = self.volume.shape
+            raise InputError(f"{option} {self.source}: shape {found}, expected (z, y, x)")
+        self.dtype = self.volume.dtype.newbyteorder("=")
+        self.names = [f"slice_{z:05d}.tif" for z in range(self.volume.shape[0])]
 
     def header(self, z: int) -> Header:
         """See `Stack`; the same for every slice."""
         del z
-        if self.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        if self.dtype not in (np.uint8, np.uint16):
             raise SliceError(f"{self.source}: dtype {self.dtype}, expected uint8 or uint16")
-        return Header(self.dataset.shape[1:], self.dtype.newbyteorder("=").name)
+        _, height, width = self.volume.shape
+        return Header((height, width), self.dtype.name)
 
-    def read(self, z: int) -> Slice:
+    def read(self, z: int) -> Image:
         """See `Stack`."""
         try:
-            return native_order(self.dataset[z].view(self.dtype))
+            return native_order(self.volume.read(z))
         except OSError as error:
             raise SliceError(
                 f"{self.source} slice {z}: cannot be read ({first_line(error)})"
@@ -84,12 +77,9 @@ def open_hdf5(path: Path, dataset: str, source: str, option: str) -> Stack:
         raise InputError(f"{option} {path}: no such file")
     if path.suffix.lower() == ".xml":
         try:
-            node = ElementTree.parse(path).find("./SequenceDescription/ImageLoader/hdf5")
-        except ElementTree.ParseError as error:
-            raise InputError(f"{option} {path}: not valid XML ({error})") from None
-        if node is None or not node.text:
-            raise InputError(f"{option} {path}: names no HDF5 file, expected a BigDataViewer XML")
-        path = path.parent / node.text
+            path = read_hdf5_path(path)
+        except ValueError as error:
+            raise InputError(f"{option} {path}: {error}") from None
         if not path.is_file():
             raise InputError(f"{option} {source}: {path} does not exist")
-    return Hdf5Stack(path, dataset or "t00000/s00/0/cells", option)
+    return Hdf5Stack(path, dataset, option)

@@ -20,8 +20,6 @@ from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
 from amst_hpc.parallel.communicator import on_all_ranks
 
 PREVIEW_SLICES = 200
-
-
 PREVIEW_SIZE = 1024  # px
 
 
@@ -38,7 +36,6 @@ class Job:
     range: tuple[int | None, int | None] = (None, None)
     overwrite: bool = False
     allow_count_mismatch: bool = False
-    intermediates: bool = False
     strict: bool = False
     preview: int = 0
 

@@ -13,12 +13,10 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from amst_hpc.averaging import average_down
 from amst_hpc.config import InputError
-from amst_hpc.transform import Matrix, translation
-
-Slice = NDArray[np.integer]
+from amst_hpc.transform import Image, Matrix, translation
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,7 @@ class Stack(Protocol):
         Raises `SliceError` if it is missing, cut short or of the wrong kind.
         """
 
-    def read(self, z: int) -> Slice:
+    def read(self, z: int) -> Image:
         """The pixels of slice z, (y, x). Raises `SliceError`."""
 
     def is_constant(self, z: int) -> bool:
@@ -72,21 +70,21 @@ def number_gaps(names: list[str]) -> list[str]:
     ]
 
 
-def native_order(image: Slice) -> Slice:
+def native_order(image: Image) -> Image:
     return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
 
 
-def array_header(volume: Slice, name: str) -> Header:
+def array_header(volume: Image, name: str) -> Header:
     if volume.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise SliceError(f"{name}: dtype {volume.dtype}, expected uint8 or uint16")
     return Header((volume.shape[1], volume.shape[2]), volume.dtype.newbyteorder("=").name)
 
 
-def sample_rows(image: Slice) -> list[Slice]:
+def sample_rows(image: Image) -> list[Image]:
     return [image[:: max(1, image.shape[0] // 32)]]
 
 
-def is_constant_sample(samples: list[Slice]) -> bool:
+def is_constant_sample(samples: list[Image]) -> bool:
     values = {int(f(sample)) for sample in samples for f in (np.min, np.max)}
     return len(values) <= 1
 
@@ -114,12 +112,10 @@ class Averaged:
         height, width = header.shape
         return Header((height // self.factor, width // self.factor), header.dtype)
 
-    def read(self, z: int) -> Slice:
+    def read(self, z: int) -> Image:
         """See `Stack`."""
-        image, f = self.stack.read(z), self.factor
-        height, width = (size // f for size in image.shape)
-        blocks = image[: height * f, : width * f].reshape(height, f, width, f)
-        return np.asarray(np.rint(blocks.mean(axis=(1, 3), dtype=np.float32)), image.dtype)
+        image = self.stack.read(z)
+        return np.asarray(np.rint(average_down(image, self.factor)), image.dtype)
 
     def is_constant(self, z: int) -> bool:
         """See `Stack`."""
@@ -130,7 +126,7 @@ class Averaged:
         return f"{self.stack.stamp(z)}/{self.factor}"
 
 
-def fit_to(image: Slice, shape: tuple[int, int], name: str) -> tuple[Slice, Matrix]:
+def fit_to(image: Image, shape: tuple[int, int], name: str) -> tuple[Image, Matrix]:
     """A slice of another size brought to `shape` (the rule of the original program).
 
     Its zero border is cropped and the rest padded at the right and below. Returns it with the

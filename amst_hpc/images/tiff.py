@@ -8,7 +8,6 @@ from typing import NoReturn
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
 
 from amst_hpc.config import InputError
 from amst_hpc.images.stack import (
@@ -21,8 +20,7 @@ from amst_hpc.images.stack import (
     native_order,
     sample_rows,
 )
-
-Slice = NDArray[np.integer]
+from amst_hpc.transform import Image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 
@@ -41,7 +39,7 @@ def _check_page(page: tifffile.TiffPage | tifffile.TiffFrame, size: int, name: s
     return Header((page.shape[0], page.shape[1]), page.dtype.newbyteorder("=").name)
 
 
-def _sample_page(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[Slice]:
+def _sample_page(page: tifffile.TiffPage | tifffile.TiffFrame) -> list[Image]:
     """Up to five decoded strips or tiles, evenly spread."""
     count = len(page.dataoffsets)
     picks = sorted({round(i * (count - 1) / 4) for i in range(5)})
@@ -86,7 +84,7 @@ class TiffSeries:
             except Exception as error:
                 raise SliceError(f"{path}: not a readable TIFF ({first_line(error)})") from None
 
-    def read(self, z: int) -> Slice:
+    def read(self, z: int) -> Image:
         """See `Stack`."""
         with self._open(z) as tiff:
             try:
@@ -192,7 +190,7 @@ class TiffPages:
         except Exception as error:
             raise SliceError(f"{self._name(z)}: cannot be read ({first_line(error)})") from None
 
-    def read(self, z: int) -> Slice:
+    def read(self, z: int) -> Image:
         """See `Stack`."""
         if self.volume is not None:
             return native_order(np.asarray(self.volume[z]))

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from numpy.typing import NDArray
+
+from amst_hpc.transform import Image
 
 
-def write_slice(path: Path, image: NDArray[np.generic], compression: int) -> None:
+def write_slice(path: Path, image: Image, compression: int) -> None:
     """One (y, x) slice; zlib at `compression` 1 to 9, 0 for none."""
     partial = path.with_name(f".{path.name}.partial")
     tifffile.imwrite(

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 FSYNC_SECONDS = 2.0
-
-
 Record = dict[str, Any]
 
 

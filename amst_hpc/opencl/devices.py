@@ -25,19 +25,10 @@ import numpy as np
 from amst_hpc.config import InputError
 
 log = logging.getLogger(__name__)
-
-
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
-
-
 CPU_RUNTIME = "intel-opencl-rt"
-
-
 CPU_RUNTIME_LIBRARIES = ("libintlc.so.5", "libirng.so", "libimf.so", "libsvml.so", "libtbb.so.12")
-
-
 CRASHES = (signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGSEGV)
-
 
 PROBE = (
     "__kernel void probe(__global float *a) "

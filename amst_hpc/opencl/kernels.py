@@ -1,7 +1,7 @@
 """What a rank computes on its OpenCL device besides SIFT.
 
 Smoothing, averaging, correlation, median, resampling: each does what its twin on the host does
-(`coarse`, `template`, `transform`), to rounding; the median exactly. Images are uploaded once and
+(`coarse`, `median`, `transform`), to rounding; the median exactly. Images are uploaded once and
 stay on the device between the steps. The prefilter of the cubic B-spline is the impulse response of
 its recursion, sqrt(3) (sqrt(3) - 2)^|k| (Unser, IEEE Signal Process Mag 16, 22 (1999)), cut where
 float32 ends.
@@ -11,30 +11,21 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from amst_hpc.correlation import pearson_of_sums
 from amst_hpc.median import network
-from amst_hpc.transform import Matrix, is_whole_shift, shift_whole
+from amst_hpc.transform import Image, Matrix, is_whole_shift, shift_whole
 
 GROUPS, LANES = 64, 128
-
-
-Image = NDArray[np.integer]
-
-
 Floats = NDArray[np.float32]
-
-
 SPLINE_RADIUS = 15
-
-
 POLE = np.sqrt(3.0) - 2.0
-
-
 NAMES = {"uint8": "uchar", "uint16": "ushort"}
 
 
@@ -49,6 +40,19 @@ def spline_taps() -> Floats:
     """Half of the window that turns grey values into cubic B-spline coefficients."""
     taps: Floats = (np.sqrt(3.0) * POLE ** np.arange(SPLINE_RADIUS + 1)).astype(np.float32)
     return taps
+
+
+@dataclass(frozen=True)
+class ComparedPoints:
+    """Which points of two images are compared: every step-th (y, x), at least `least` of them.
+
+    masked : zeros do not count. usual : a usual grey value, which the sums are counted from.
+    """
+
+    step: tuple[int, int]
+    masked: bool
+    usual: float
+    least: int
 
 
 class Kernels:
@@ -105,31 +109,20 @@ class Kernels:
         return out
 
     def correlations(
-        self,
-        fixed: Any,
-        moving: Any,
-        matrices: Sequence[Matrix],
-        step: tuple[int, int],
-        masked: bool,
-        centre: float,
-        least: int,
+        self, fixed: Any, moving: Any, matrices: Sequence[Matrix], points: ComparedPoints
     ) -> list[float]:
-        """Pearson's coefficient of `fixed(p)` and `moving(M p)` for each M on every step-th (y, x).
-
-        masked : zeros do not count. centre : a usual grey value. -1 where fewer than `least` points
-        are left or one image is constant on them.
-        """
+        """Pearson's coefficient of `fixed(p)` and `moving(M p)` for each M; see `correlation`."""
         height, width = fixed.shape
         table = self.upload(np.array(matrices, np.float32))
         out = self._empty((len(matrices), GROUPS, 6), np.float32)
-        sizes = [np.int32(n) for n in (width, height, step[1], step[0], masked)]
+        sizes = [np.int32(n) for n in (width, height, *points.step[::-1], points.masked)]
         self.kernels["compare"](
             self.queue, (GROUPS * LANES, len(matrices)), (LANES, 1),
-            fixed.data, moving.data, table.data, *sizes, np.float32(centre), out.data,
+            fixed.data, moving.data, table.data, *sizes, np.float32(points.usual), out.data,
             self.cl.LocalMemory(4 * LANES),
         )  # fmt: skip
         sums = out.get().astype(np.float64).sum(axis=1)
-        return [_coefficient(row, least) for row in sums]
+        return [pearson_of_sums(row, points.least) for row in sums]
 
     def median(self, window: Sequence[Any]) -> Image:
         """Median along z of uploaded slices, exactly `np.median(window, axis=0).astype(dtype)`."""
@@ -158,16 +151,8 @@ class Kernels:
         return found
 
 
-def _coefficient(sums: NDArray[np.float64], least: int) -> float:
-    n, a, b, aa, bb, ab = sums
-    if n < least:
-        return -1.0
-    spread = (aa - a * a / n) * (bb - b * b / n)
-    return float((ab - a * b / n) / np.sqrt(spread)) if spread > 0 else -1.0
-
-
 def median_source(count: int, pixel: str) -> str:
-    """OpenCL source of the median of `count` slices: `template`'s sorting network, unrolled."""
+    """OpenCL source of the median of `count` slices: `median`'s sorting network, unrolled."""
     low, high = (count - 1) // 2, count // 2
     lines = [f"{pixel} v{i} = s{i}[p];" for i in range(count)]
     for i, j, keep_low, keep_high in network(count, frozenset((low, high))):

@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import numpy as np
-from numpy.typing import NDArray
-
 from amst_hpc.opencl.devices import NoDeviceError, find_devices, open_device
 from amst_hpc.opencl.kernels import Kernels
-from amst_hpc.transform import Matrix, resample
+from amst_hpc.transform import Image, Matrix, resample
 
-Image = NDArray[np.integer]
 log = logging.getLogger(__name__)
 
 Resampler = Callable[[Image, Matrix, tuple[int, int]], Image]

@@ -6,16 +6,12 @@ import warnings
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amst_hpc.opencl.devices import open_device
 from amst_hpc.slice_result import Estimate, RegistrationError
-
-Float = NDArray[np.float32]
+from amst_hpc.transform import FloatImage
 
 OCTAVES = 3
-
-
 KEYPOINTS = 2048
 
 
@@ -33,13 +29,13 @@ class Sift:
             self.plan: Any = None
             self.match = sift.MatchPlan(ctx=self.context)
 
-    def __call__(self, fixed: Float, moving: Float) -> Estimate:
+    def __call__(self, fixed: FloatImage, moving: FloatImage) -> Estimate:
         """Median displacement of matched keypoints (Hennies et al., Sci Rep 10, 2004 (2020))."""
         with warnings.catch_warnings():  # what compilers say of silx' kernels
             warnings.simplefilter("ignore")
             return self._estimate(fixed, moving)
 
-    def _estimate(self, fixed: Float, moving: Float) -> Estimate:
+    def _estimate(self, fixed: FloatImage, moving: FloatImage) -> Estimate:
         if self.plan is None or self.plan.shape != fixed.shape:
             self.plan = self._make_plan(fixed.shape)
         first, second = self.plan.keypoints(fixed), self.plan.keypoints(moving)

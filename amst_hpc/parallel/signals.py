@@ -9,8 +9,6 @@ from types import FrameType
 from typing import Any
 
 EX_TEMPFAIL = 75
-
-
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 

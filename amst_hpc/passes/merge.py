@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.bdv.file import sync
+from amst_hpc.bdv.file import make_target, sync
 from amst_hpc.bdv.join import Source, copy_chunks, filters, find_mismatch, link_layers
 from amst_hpc.bdv.writer import BdvWriter, choose_writer
 from amst_hpc.cluster.blocks import Blocks, parts_folder, read_blocks
@@ -224,8 +224,8 @@ def _make_layers(
     """Make a file with all datasets and these layers; their checksums."""
     checksums = {}
     layout, aligned = whole.layout, AlignedStack(whole.inputs, results)
-    dtype, output = whole.inputs.dtype, whole.config.output
-    with BdvWriter(path, layout, dtype, output, whole.comm) as out:
+    target = make_target(path, layout, whole.inputs.dtype, whole.config.output)
+    with BdvWriter(target, whole.comm) as out:
         for layer in layers:
             block = aligned.layer(layout.layers[layer])
             checksums[layer] = [grid.tolist() for grid in out.write(layer, block)]

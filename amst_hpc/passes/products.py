@@ -6,7 +6,6 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from amst_hpc import __version__
@@ -16,12 +15,8 @@ from amst_hpc.config import Config
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import run_folder, view_path
+from amst_hpc.job.software import LIBRARIES, library_version
 from amst_hpc.slice_result import SliceResult, to_csv
-
-LIBRARIES = (
-    "numpy", "scipy", "h5py", "tifffile", "imagecodecs", "pybdv", "mpi4py", "silx",
-    "pyopencl", "itk-elastix", "pyelastix",
-)  # fmt: skip
 
 
 def write_products(
@@ -64,11 +59,3 @@ def describe_run(job: Job, inputs: Inputs, results: Sequence[SliceResult]) -> di
         "devices": sorted({result.device for result in results}),
         "slices": Counter(result.status for result in results),
     }
-
-
-def library_version(name: str) -> str:
-    """Version of an installed package; empty where it is not installed."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return ""

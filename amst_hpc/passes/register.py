@@ -12,9 +12,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from amst_hpc.config import Config
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
@@ -32,11 +29,10 @@ from amst_hpc.registration.coarse import Matcher, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.template import groups, is_blank, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
-from amst_hpc.transform import Matrix, compose, shift_whole, translation
+from amst_hpc.transform import Image, Matrix, compose, shift_whole, translation
 
 log = logging.getLogger(__name__)
 
-Slice = NDArray[np.integer]
 CRASHES_ALLOWED = 1
 PREALIGNED_BELOW = 0.6  # correlation at the coarse shift: worse, and the pre-aligned slice is asked
 PREALIGNED_SCORE = 0.8
@@ -127,8 +123,8 @@ class Pair:
     offset : `raw(p)` is the slice as read at `offset p`.
     """
 
-    template: Slice
-    raw: Slice
+    template: Image
+    raw: Image
     offset: Matrix
     fixed: Smooth
     moving: Smooth
@@ -155,7 +151,7 @@ class Registrar:
         self.matcher.share_memory(inputs.slice_bytes, pixels, config.template.radius, ranks_on_node)
         self.matcher.warm_up(inputs.shape)
         self.refine = make_refine(config.refine)
-        self.window: dict[int, Slice | None] = {}
+        self.window: dict[int, Image | None] = {}
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
         if comm.rank == 0:
@@ -166,7 +162,7 @@ class Registrar:
                 config.refine.backend,
             )
 
-    def templates(self, group: Sequence[int]) -> list[Slice | None]:
+    def templates(self, group: Sequence[int]) -> list[Image | None]:
         """The template of each slice of a group; each pre-aligned slice is read once."""
         depth, radius = self.inputs.depth, self.config.template.radius
         needed = sorted({i for z in group for i in window(z, depth, radius)})
@@ -181,7 +177,7 @@ class Registrar:
         made = iter(self.matcher.templates(full)) if full else iter(())
         return [next(made) if w else None for w in windows]
 
-    def read_prealigned(self, z: int) -> Slice | None:
+    def read_prealigned(self, z: int) -> Image | None:
         """A pre-aligned slice, None if black or unreadable: the template goes without it."""
         try:
             image = self.inputs.prealigned.read(z)
@@ -190,7 +186,7 @@ class Registrar:
             return None
         return None if is_blank(image) else image
 
-    def register(self, z: int, template: Slice | None, crashed: bool) -> SliceResult:
+    def register(self, z: int, template: Image | None, crashed: bool) -> SliceResult:
         """Register one slice; whatever goes wrong with it is in the result.
 
         crashed : elastix has crashed on it, it is not asked again.
@@ -226,7 +222,7 @@ class Registrar:
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
 
-    def keep_thumbnails(self, z: int, raw: Slice) -> None:
+    def keep_thumbnails(self, z: int, raw: Image) -> None:
         """Raw and pre-aligned slice for the report, while they are in hand."""
         self.thumbnails.add("raw", z, raw)
         if (own := self.window.get(z)) is not None:
@@ -260,13 +256,13 @@ class Registrar:
         timer.lap("coarse")
         return replace(result, affine=compose(pair.offset, matrix), metric=score)
 
-    def keep_intermediates(self, folder: Path, name: str, template: Slice, shifted: Slice) -> None:
+    def keep_intermediates(self, folder: Path, name: str, template: Image, shifted: Image) -> None:
         """Write the template and the shifted slice, as the original does."""
         for kind, image in (("refs", template), ("sift", shifted)):
             (folder / kind).mkdir(parents=True, exist_ok=True)
             write_slice(folder / kind / name, image, self.config.output.compression)
 
-    def match_prealigned(self, z: int, raw: Slice, offset: Matrix) -> Matrix | None:
+    def match_prealigned(self, z: int, raw: Image, offset: Matrix) -> Matrix | None:
         """Translation of raw onto its own pre-aligned slice: what the pre-alignment did to it."""
         own = self.window.get(z)
         if own is None:

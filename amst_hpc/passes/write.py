@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from amst_hpc.bdv.file import sync
+from amst_hpc.bdv.file import make_target, sync
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Config, Output
-from amst_hpc.geometry import Layout, layer_depth, level_factors, make_layout, split
+from amst_hpc.geometry import Layout, layer_depth, make_layout, split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.images.tiff_output import is_whole, write_slice
@@ -25,11 +24,9 @@ from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.quality.thumbnails import ThumbnailWriter
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import resample
+from amst_hpc.transform import Image, resample
 
-Slice = NDArray[np.integer]
 USUAL_RANKS = 64  # that layers are made for
-LAYER_BYTES = 2 << 30  # of the buffers of one layer
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class AlignedStack:
         """(z, y, x)."""
         return (len(self.results), *self.inputs.shape)
 
-    def slice(self, i: int) -> Slice:
+    def slice(self, i: int) -> Image:
         """Slice i of the output, (y, x); black where there is no transform.
 
         Raises OSError if a slice that was registered cannot be read any more: the job ends, and
@@ -62,7 +59,7 @@ class AlignedStack:
         except SliceError as error:
             raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
 
-    def layer(self, slices: range, thumbnails: ThumbnailWriter | None = None) -> Slice:
+    def layer(self, slices: range, thumbnails: ThumbnailWriter | None = None) -> Image:
         """These slices of the output, (z, y, x)."""
         block = np.empty((len(slices), *self.inputs.shape), self.inputs.dtype)
         for place, i in enumerate(slices):
@@ -113,27 +110,19 @@ def _write_tiffs(
 def plan_layout(inputs: Inputs, output: Output) -> Layout:
     """Layers, levels and chunks: of the stack alone, the same for every number of ranks."""
     shape = (len(inputs.select), *inputs.shape)
-    factors = level_factors(shape, output)
-    layer = layer_depth(
-        shape[0], USUAL_RANKS, inputs.slice_bytes, LAYER_BYTES, factors, output.layer
-    )
+    layer = layer_depth(shape, inputs.slice_bytes, USUAL_RANKS, output)
     return make_layout(shape, layer, output)
 
 
 def check_layer(inputs: Inputs, output: Output) -> None:
     """Raises `InputError` for mipmap factors or a layer that cannot be."""
-    shape = (len(inputs.select), *inputs.shape)
-    layer_depth(shape[0], 1, 1, float("inf"), level_factors(shape, output), output.layer)
+    layer_depth((len(inputs.select), *inputs.shape), 1, 1, output)
 
 
 def _write_bdv(
     aligned: AlignedStack, output: Output, attempt: Attempt, comm: Communicator, stop: StopRequest
 ) -> None:
-    """Each round, every rank makes one layer and all write theirs together.
-
-    The file grows in the run folder. It is continued only if it was closed in good order, else made
-    anew.
-    """
+    """Each round, every rank makes one layer and all write theirs together."""
     layout = plan_layout(aligned.inputs, output)
     written = comm.bcast(_written_layers(attempt) if comm.rank == 0 else None)
     missing = [n for n in range(len(layout.layers)) if n not in written]
@@ -144,9 +133,10 @@ def _write_bdv(
     with attempt.open_journal(comm.rank, "write") as journal:
         journal.write({"kind": "begun", "layer_depth": layout.layer})
         journal.sync()
-        dtype, total = aligned.inputs.dtype, layout.shape[0]
+        total, dtype = layout.shape[0], aligned.inputs.dtype
+        target = make_target(attempt.partial, layout, dtype, output, append=bool(written))
         with (
-            BdvWriter(attempt.partial, layout, dtype, output, comm, bool(written)) as out,
+            BdvWriter(target, comm) as out,
             ThumbnailWriter(attempt.thumbnails, attempt.number, comm.rank, "write") as thumbnails,
             ProgressMeter("write", total, len(written) * layout.layer, comm.rank == 0) as meter,
         ):
@@ -157,8 +147,8 @@ def _write_bdv(
                     out.write(None, None)
                 else:
                     block = aligned.layer(layout.layers[layer], thumbnails)
-                    checksums = [c.tolist() for c in out.write(layer, block)]
-                    record = {"kind": "layer", "layer": layer, "checksums": checksums}
+                    sums = [c.tolist() for c in out.write(layer, block)]
+                    record = {"kind": "layer", "layer": layer, "checksums": sums}
                     journal.write(record, durable=False)
                 if meter.due():
                     meter.update(min(total, (len(written) + done) * layout.layer))

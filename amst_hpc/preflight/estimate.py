@@ -15,13 +15,8 @@ SECONDS_PER_MEGAPIXEL = 0.45
 Small slices take at least 0.3 s.
 """
 
-
 LEAST_SECONDS = 0.3
-
-
 LIBRARIES_BYTES = int(1.1e9)
-
-
 FLOAT_IMAGES = 20
 """float32 copies of a slice that elastix and SIFT hold at their peak."""
 

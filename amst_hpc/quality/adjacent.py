@@ -19,31 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-UPSAMPLE = 50
-
+from amst_hpc.correlation import pearson
+from amst_hpc.transform import FloatImage
 
 ROUNDS = 2  # the second looks where the first found the content: large shifts are not pulled to 0
-
-
 BLACK = 0.1  # of an area: more without content, and it cannot be measured
-
-
 LARGEST_SHIFT = 0.4  # of an area
-
-
 LEAST_CORRELATION = 0.1
-
-
 TISSUE_SIGMA = 3.0  # slices: what is slower is the tissue
-
-
-Float = NDArray[np.float32]
-
-
 Area = tuple[int, int, int, int]  # y0, y1, x0, x1
-
-
-Measure = Callable[[Float, Float], tuple[float, float]]
+Measure = Callable[[FloatImage, FloatImage], tuple[float, float]]
 
 
 class NoMatchError(Exception):
@@ -70,7 +55,11 @@ class Pair:
 
 
 def measure_pair(
-    z: int, this: Float | None, following: Float | None, areas: Sequence[Area], measure: Measure
+    z: int,
+    this: FloatImage | None,
+    following: FloatImage | None,
+    areas: Sequence[Area],
+    measure: Measure,
 ) -> Pair:
     """The pair of slices z and z+1, both smoothed (y, x)."""
     if this is None or following is None:
@@ -95,13 +84,13 @@ def measure_pair(
 
 
 def measure_area(
-    this: Float, following: Float, area: Area, measure: Measure
+    this: FloatImage, following: FloatImage, area: Area, measure: Measure
 ) -> tuple[float, float, float, float]:
     """Shift (y, x) px, correlation, correlation with the shift undone. Raises `NoMatchError`."""
     y0, y1, x0, x1 = area
     fixed, moving = this[y0:y1, x0:x1], following[y0:y1, x0:x1]
     _require_content(fixed, moving)
-    ncc = correlation(fixed, moving)
+    ncc = pearson(fixed, moving)
     shift, at, cut = np.zeros(2), np.zeros(2, int), moving
     for _ in range(ROUNDS):
         shift = at + np.array(measure(fixed, cut))
@@ -117,38 +106,18 @@ def measure_area(
         at = whole
         cut = following[y0 + at[0] : y1 + at[0], x0 + at[1] : x1 + at[1]]
         _require_content(fixed, cut)
-    best = correlation(fixed, ndimage.shift(cut, at - shift, order=3, mode="nearest"))
+    best = pearson(fixed, ndimage.shift(cut, at - shift, order=3, mode="nearest"))
     if best < max(LEAST_CORRELATION, ncc - LEAST_CORRELATION):
         raise NoMatchError(f"no match (correlation {best:.2f})")
     return float(shift[0]), float(shift[1]), ncc, max(best, ncc)
 
 
-def _require_content(*images: Float) -> None:
+def _require_content(*images: FloatImage) -> None:
     for image in images:
         if float(np.mean(image <= 0)) > BLACK:
             raise NoMatchError("black")
         if float(np.ptp(image)) == 0:
             raise NoMatchError("constant")
-
-
-def cross_correlation(fixed: Float, moving: Float) -> tuple[float, float]:
-    """Shift (y, x) px of `moving` against `fixed`:
-
-    windowed cross-correlation at 1/50 px, not phase-normalised.
-    """
-    from skimage.registration import phase_cross_correlation
-
-    window = np.outer(*(np.hanning(size + 2)[1:-1] for size in fixed.shape)).astype(np.float32)
-    prepared = [(image - image.mean()) * window for image in (fixed, moving)]
-    shift = phase_cross_correlation(*prepared, upsample_factor=UPSAMPLE, normalization=None)[0]
-    return -float(shift[0]), -float(shift[1])
-
-
-def correlation(a: Float, b: Float) -> float:
-    """Pearson's correlation coefficient of two areas; 0 if one is constant."""
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
-    scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
-    return float(np.sum(a * b)) / scale if scale > 0 else 0.0
 
 
 def low_pass(shifts: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:

@@ -14,11 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.bdv.metadata import read_voxel_size_nm
 from amst_hpc.config import Coarse, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stack
@@ -29,23 +31,19 @@ from amst_hpc.parallel.communicator import on_all_ranks
 from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
 from amst_hpc.quality.adjacent import (
     Area,
-    Float,
     Measure,
     NoMatchError,
-    cross_correlation,
     low_pass,
     measure_pair,
 )
-from amst_hpc.quality.figures import Evaluation, read_voxel_size_nm
+from amst_hpc.quality.figures import Evaluation
 from amst_hpc.registration.coarse import Matcher
+from amst_hpc.registration.correlation import cross_correlation
 from amst_hpc.slice_result import RegistrationError
+from amst_hpc.transform import FloatImage
 
 LARGEST_AREA = 512  # px
-
-
 CENTRAL = 0.8  # of a slice: the grid leaves out the borders, which an alignment moves in and out
-
-
 DRIFT_SIGMA = 15.0  # slices: what is slower is drift
 
 
@@ -86,7 +84,7 @@ def evaluate(options: EvaluationOptions, comm: Any) -> list[Evaluation]:
     names = [*options.stacks, *([options.reference] if options.reference else [])]
     stacks = on_all_ranks(comm, lambda: [open_stack(name, "STACK") for name in names])
     reference = stacks[-1] if options.reference else None
-    with _measurer(options, comm) as measure:
+    with _ready_measure(options, comm) as measure:
         return [
             _evaluate_one(options, stack, reference, measure, comm)
             for stack in stacks[: len(options.stacks)]
@@ -94,7 +92,7 @@ def evaluate(options: EvaluationOptions, comm: Any) -> list[Evaluation]:
 
 
 @contextmanager
-def _measurer(options: EvaluationOptions, comm: Any) -> Iterator[Measure]:
+def _ready_measure(options: EvaluationOptions, comm: Any) -> Iterator[Measure]:
     """The method of the options; SIFT has a folder for its kernels meanwhile."""
     if options.method == "phase":
         yield cross_correlation
@@ -110,7 +108,7 @@ def _sift(local_rank: int) -> Measure:
     if matcher.method != "sift":
         raise InputError(f"--method sift: {matcher.note}")
 
-    def sift(fixed: Float, moving: Float) -> tuple[float, float]:
+    def sift(fixed: FloatImage, moving: FloatImage) -> tuple[float, float]:
         try:
             x, y = matcher.estimate(fixed, moving).shift
         except RegistrationError as error:
@@ -131,7 +129,7 @@ def _evaluate_one(
     areas = grid_areas(stack.header(start).shape, options)
     share = split(stop - start, comm.size)[comm.rank]
     pairs, shifts = [], []
-    before: Float | None = None
+    before: FloatImage | None = None
     with ProgressMeter(f"evaluate {stack.source}", len(share), 0, comm.rank == 0) as meter:
         for done, i in enumerate(share):
             z = start + i
@@ -150,7 +148,8 @@ def _evaluate_one(
     to_reference = [pair for _, part in gathered for _, pair in part]
     offsets = np.array([(p.y, p.x) for p in to_reference])
     drift = low_pass(offsets, DRIFT_SIGMA) if to_reference else None
-    voxel = options.voxel_size_nm or read_voxel_size_nm(stack.source)
+    view = Path(stack.source.partition(":/")[0]).with_suffix(".xml")
+    voxel = options.voxel_size_nm or read_voxel_size_nm(view)
     return Evaluation(stack.source, start, pairs, drift, voxel)
 
 
@@ -177,7 +176,7 @@ def _check(
         )
 
 
-def _smooth_slice(stack: Stack, z: int, options: EvaluationOptions) -> Float | None:
+def _smooth_slice(stack: Stack, z: int, options: EvaluationOptions) -> FloatImage | None:
     """A slice (y, x) as it is compared; None if it cannot be read."""
     try:
         image = stack.read(z).astype(np.float32)

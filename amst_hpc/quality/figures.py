@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,26 +130,6 @@ def to_lines(evaluations: Sequence[Evaluation]) -> list[str]:
             nm = summarise(found)["jitter_nm"]
             lines.append(f"{found.source}: jitter {nm['mean']} nm, 95 % {nm['p95']} nm")
     return lines
-
-
-def read_voxel_size_nm(source: str) -> tuple[float, ...]:
-    """z, y, x in nm from the BigDataViewer XML at, or beside, the stack;
-
-    empty where it is not known.
-    """
-    path = Path(source.partition(":/")[0]).with_suffix(".xml")
-    if not path.is_file():
-        return ()
-    try:
-        root = ElementTree.parse(path)
-    except ElementTree.ParseError:
-        return ()
-    unit = root.findtext(".//voxelSize/unit", "")
-    size = root.findtext(".//voxelSize/size", "").split()
-    scale = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometer": 1e3}.get(unit.strip())
-    if scale is None or len(size) != 3:
-        return ()
-    return tuple(float(v) * scale for v in reversed(size))
 
 
 @dataclass(frozen=True)

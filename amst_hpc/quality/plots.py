@@ -6,8 +6,7 @@ on every screen. Colours are Okabe and Ito's, which colour-blind people can tell
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,42 +19,18 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-log = logging.getLogger(__name__)
-
 WIDTH = 1160  # css px
-
-
 SHARP = 2  # drawn pixels per css px
-
-
 MARGIN, GAP, TOP, BOTTOM = 52, 14, 26, 34  # css px around the pictures of a reslice
-
-
 RUN = 320  # slices shown one by one; a longer stack is also shown whole, thinned out
-
-
 COLUMN = (WIDTH - MARGIN - 2 * GAP - 12) // 3 * SHARP  # drawn px
-
-
 LEAST_SPAN = 178  # px of a slice that a reslice shows at least
-
-
 TALLEST = 900  # drawn px
-
-
+BARS = 48  # ranks that have a bar of their own
 OVERVIEW = 400  # drawn px, of each stack in the view of the whole
-
-
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
-
-
 BLUE, VERMILLION, PURPLE = "#0072B2", "#D55E00", "#CC79A7"
-
-
 COLOURS = {"raw": ORANGE, "prealigned": SKY, "aligned": BLUE}
-
-
-Float = NDArray[np.float64]
 
 
 def _figure(height: float, width: float = WIDTH) -> Figure:
@@ -327,47 +302,55 @@ def draw_scores(found: RunResults) -> Figure:
 def draw_times(found: RunResults) -> Figure:
     """Seconds per slice by stage, and of each rank by pass."""
     ranks = found.run["seconds_per_rank"]
-    bars = len(ranks) <= 48
-    high = max(90.0, 16.0 * len(ranks)) if bars else 220.0
+    high = max(90.0, 16.0 * len(ranks)) if len(ranks) <= BARS else 220.0
     figure = _figure(TOP + high + BOTTOM + 10)
     left = _axes(figure, 76, BOTTOM + 10, 400, high)
     right = _axes(figure, 590, BOTTOM + 10, WIDTH - 606, high)
-    means = [float(np.nan_to_num(np.nanmean(_known(found.seconds(s))))) for s in STAGES]
-    left.barh(range(len(STAGES)), means, color=BLUE, height=0.6)
-    left.set_yticks(range(len(STAGES)), STAGES, fontsize=9)
-    for i, mean in enumerate(means):
-        left.annotate(
-            f"{mean:.3f}", (mean, i), xytext=(4, 0), textcoords="offset points", va="center",
-            fontsize=9,
-        )  # fmt: skip
-    left.set_xlim(0, 1.15 * max(*means, 1e-3))
-    left.invert_yaxis()
-    left.set_title("Seconds per slice, mean", fontsize=10.5, loc="left")
-    passes = {"start": PURPLE, "register": BLUE, "write": GREEN}
-    start = np.zeros(len(ranks))
-    place = np.arange(len(ranks))
-    for name, colour in passes.items():
-        values = np.array([part.get(name, 0.0) for part in ranks])
-        if bars:
-            right.barh(place, values, left=start, color=colour, label=name, height=0.7)
-        else:
-            right.fill_between(place, start, start + values, color=colour, label=name, linewidth=0)
-        start = start + values
-    right.set_title("Seconds per rank", fontsize=10.5, loc="left")
-    if bars:
-        right.set_ylabel("rank", fontsize=9)
-        right.invert_yaxis()
-        right.set_yticks(place if len(ranks) < 16 else place[::4])
-    else:
-        right.set_xlabel("rank", fontsize=9)
-    _legend(right)
+    _draw_stages(left, found)
+    _draw_ranks(right, ranks)
     for axes in (left, right):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     return figure
 
 
-def _known(values: Float) -> Float:
+def _draw_stages(axes: Axes, found: RunResults) -> None:
+    """Seconds per slice in each stage, mean."""
+    means = [float(np.nan_to_num(np.nanmean(_known(found.seconds(s))))) for s in STAGES]
+    axes.barh(range(len(STAGES)), means, color=BLUE, height=0.6)
+    axes.set_yticks(range(len(STAGES)), STAGES, fontsize=9)
+    for i, mean in enumerate(means):
+        axes.annotate(
+            f"{mean:.3f}", (mean, i), xytext=(4, 0), textcoords="offset points", va="center",
+            fontsize=9,
+        )  # fmt: skip
+    axes.set_xlim(0, 1.15 * max(*means, 1e-3))
+    axes.invert_yaxis()
+    axes.set_title("Seconds per slice, mean", fontsize=10.5, loc="left")
+
+
+def _draw_ranks(axes: Axes, ranks: Sequence[Mapping[str, float]]) -> None:
+    """Seconds of each rank in each pass: bars, or areas where there are too many."""
+    bars = len(ranks) <= BARS
+    start, place = np.zeros(len(ranks)), np.arange(len(ranks))
+    for name, colour in (("start", PURPLE), ("register", BLUE), ("write", GREEN)):
+        values = np.array([part.get(name, 0.0) for part in ranks])
+        if bars:
+            axes.barh(place, values, left=start, color=colour, label=name, height=0.7)
+        else:
+            axes.fill_between(place, start, start + values, color=colour, label=name, linewidth=0)
+        start = start + values
+    axes.set_title("Seconds per rank", fontsize=10.5, loc="left")
+    if bars:
+        axes.set_ylabel("rank", fontsize=9)
+        axes.invert_yaxis()
+        axes.set_yticks(place if len(ranks) < 16 else place[::4])
+    else:
+        axes.set_xlabel("rank", fontsize=9)
+    _legend(axes)
+
+
+def _known(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """The finite ones; a 0 where there are none."""
     known = values[np.isfinite(values)]
     return known if len(known) else np.zeros(1)

@@ -1,6 +1,7 @@
 """`OUT.amst/report.html`: what a run did, in one file with its pictures inside.
 
-Everything comes from `run_results`; the volume is not read.
+Everything comes from `run_results`; the volume is not read. `report.html` beside this module is the
+page, `plots` draws its pictures.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import html
 import io
 import logging
+from importlib.resources import files
 from pathlib import Path
 from string import Template
 from typing import TYPE_CHECKING
@@ -81,7 +83,8 @@ def page(found: RunResults) -> str:
         "versions": _version_rows(found),
         "config": html.escape(found.config),
     }
-    return PAGE.substitute(parts)
+    text = files("amst_hpc.quality").joinpath("report.html").read_text(encoding="utf-8")
+    return Template(text).substitute(parts)
 
 
 def _picture(figure: Figure | None, name: str) -> str:
@@ -131,59 +134,3 @@ def _version_rows(found: RunResults) -> str:
         f"<tr><td>{html.escape(str(key))}</td><td>{html.escape(str(value))}</td></tr>"
         for key, value in (facts | versions).items()
     )
-
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>$title</title>
-<style>
-body { margin: 0; color: #1a1a1a; background: #fff; font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1160px; margin: 0 auto; padding: 24px 24px 64px; }
-h1 { font-size: 28px; line-height: 1.2; margin: 0 0 4px; overflow-wrap: anywhere; }
-h2 { font-size: 20px; margin: 40px 0 8px; padding-top: 12px; border-top: 1px solid #ccc; }
-p { margin: 0 0 8px; max-width: 80ch; }
-.source, .note { color: #555; font-size: 14px; overflow-wrap: anywhere; max-width: none; }
-.summary { margin: 16px 0; padding: 12px 16px; background: #f3f6f9; border-left: 4px solid #0072B2;
-} img { display: block; max-width: 100%; height: auto; margin: 8px 0 16px; } table { border-
-collapse: collapse; font-size: 14px; margin: 8px 0 16px; } th, td { text-align: left; padding: 3px
-18px 3px 0; border-bottom: 1px solid #e4e4e4; vertical-align: top; overflow-wrap: anywhere; } .flag
-{ color: #A84800; font-weight: 600; } pre { font-size: 13px; line-height: 1.4; background: #f6f6f6;
-padding: 12px; overflow-x: auto; } summary { cursor: pointer; font-weight: 600; } </style> </head>
-<body> <main> <h1>$title</h1> <p class="source">$source</p> <div class="summary">$summary</div>
-
-<h2>Before and after</h2>
-<p class="note">Central row and column of every slice, slices downwards. A smooth membrane is good
-alignment; fringes are jitter. Triangles mark slices that fell back.</p>
-$reslices
-$overview
-
-<h2>Jumps from slice to slice</h2>
-<p class="note">Shift of a patch in the middle of each slice against the slice before, without the
-slow part that the tissue itself has. Gaps: not measured (black slices, the seams between
-ranks).</p> $steps
-
-<h2>Slices that fell back</h2>
-$flagged
-
-<h2>What was applied</h2>
-<p class="note">Of raw, once. The middle of each slice moved by the translation.</p>
-$applied
-
-<h2>How well each slice was matched</h2>
-$scores
-
-<h2>Time and devices</h2>
-$times
-<table><tr><th>device of the coarse step</th><th>slices</th><th>seconds</th>
-<th>share of the registration</th></tr>$devices</table>
-
-<h2>Settings and versions</h2>
-<table>$versions</table>
-<details><summary>config.toml</summary><pre>$config</pre></details>
-</main>
-</body>
-</html>
-""")

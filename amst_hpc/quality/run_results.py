@@ -23,7 +23,6 @@ from amst_hpc.slice_result import STAGES, SliceResult, from_csv
 
 STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
 
-
 MEANINGS = {
     "affine": "registered in full",
     "translation": "shifted by whole pixels only",
@@ -33,16 +32,9 @@ MEANINGS = {
     "blank": "black in raw, left black",
 }
 
-
 SUSPECT_FACTOR = 4.0  # times the usual step between slices
-
-
 SUSPECT_LEAST = 0.5  # px
-
-
 NAMED = 12  # slices listed in a sentence
-
-
 Float = NDArray[np.float64]
 
 

@@ -19,22 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from amst_hpc.averaging import average_line
 from amst_hpc.job.journal import encode, records
-from amst_hpc.quality.adjacent import Float, cross_correlation, measure_pair
+from amst_hpc.quality.adjacent import measure_pair
+from amst_hpc.registration.correlation import cross_correlation
+from amst_hpc.transform import FloatImage, Image
 
 LINE_LENGTH = 2048  # px: longer lines are averaged down
-
-
 LINE_WIDTH = 3  # px averaged across a line
-
-
 PATCH = 192  # px
-
-
 PATCH_SIGMA = 1.5  # px
-
-
-Slice = NDArray[np.generic]
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ class ThumbnailWriter:
     def __init__(self, folder: Path, attempt: int, rank: int, work: str) -> None:
         folder.mkdir(exist_ok=True)
         self._file: IO[bytes] = (folder / f"{attempt:04d}-{rank:05d}.{work}.log").open("wb")
-        self._last: dict[str, tuple[int, Float]] = {}
+        self._last: dict[str, tuple[int, FloatImage]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +59,7 @@ class ThumbnailWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, stack: str, z: int, image: Slice) -> None:
+    def add(self, stack: str, z: int, image: Image) -> None:
         """Slice z (y, x) of `stack` (raw, prealigned, aligned); best called with ascending z."""
         patch = _patch(image)
         before = self._last.get(stack)
@@ -80,13 +74,13 @@ class ThumbnailWriter:
         self._file.flush()
 
     @staticmethod
-    def record(stack: str, z: int, lines: tuple[Slice, Slice]) -> dict[str, Any]:
+    def record(stack: str, z: int, lines: tuple[Image, Image]) -> dict[str, Any]:
         """The central row and column of a slice as a line of the file holds them."""
         xz, yz = (base64.b64encode(line.tobytes()).decode() for line in lines)
         return {"z": z, "stack": stack, "dtype": lines[0].dtype.name, "xz": xz, "yz": yz}
 
 
-def _patch(image: Slice) -> Float:
+def _patch(image: Image) -> FloatImage:
     """The smoothed middle of a slice."""
     edges = [min(PATCH, size) for size in image.shape]
     y, x = ((size - edge) // 2 for size, edge in zip(image.shape, edges, strict=True))
@@ -94,7 +88,7 @@ def _patch(image: Slice) -> Float:
     return np.asarray(ndimage.gaussian_filter(middle, PATCH_SIGMA), np.float32)
 
 
-def _lines(image: Slice) -> tuple[Slice, Slice]:
+def _lines(image: Image) -> tuple[Image, Image]:
     """The central row and the central column, in the dtype of the image."""
     found = []
     for axis, size in enumerate(image.shape):
@@ -102,8 +96,7 @@ def _lines(image: Slice) -> tuple[Slice, Slice]:
         band = np.take(image, range(first, min(size, first + LINE_WIDTH)), axis=axis)
         line = band.mean(axis=axis)
         factor = -(-len(line) // LINE_LENGTH)
-        line = line[: len(line) // factor * factor].reshape(-1, factor).mean(axis=1)
-        found.append(np.rint(line).astype(image.dtype))
+        found.append(np.rint(average_line(line, factor)).astype(image.dtype))
     return found[0], found[1]
 
 

@@ -8,17 +8,14 @@ with those that the settings ask for, and `OUT.xml` with the one that would be w
 from __future__ import annotations
 
 import json
-import tempfile
-import xml.etree.ElementTree as ElementTree
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from amst_hpc.bdv.file import make_target
-from amst_hpc.bdv.metadata import write_xml
+from amst_hpc.bdv.metadata import find_xml_fault
 from amst_hpc.bdv.verify import find_faults
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.geometry import Layout, make_layout
@@ -59,8 +56,9 @@ def verify_output(out: Path) -> Report:
                 meter.update(min(layers * layout.layer, layout.shape[0]))
 
         faults = [f"{out}: {fault}" for fault in find_faults(target, checksums, tell)]
-    if not faults:
-        faults = _xml_faults(out, config)
+    view = out.with_suffix(".xml")
+    if not faults and (fault := find_xml_fault(view, out, config.output.voxel_size_nm)):
+        faults = [f"{view}: {fault}"]
     return Report(_summary(out, layout, faults), faults)
 
 
@@ -78,33 +76,6 @@ def _read_run(out: Path) -> tuple[Config, dict[str, Any]]:
     if config.output.format != "bdv":
         raise InputError(f"{out}: expected a BigDataViewer file")
     return config, facts
-
-
-def _xml_faults(out: Path, config: Config) -> list[str]:
-    """The first difference between `OUT.xml` and what belongs there, spaces aside."""
-    path = out.with_suffix(".xml")
-    try:
-        found = _elements(path)
-    except (OSError, ValueError, ElementTree.ParseError) as error:
-        return [f"{path}: cannot be read ({error})"]
-    with tempfile.TemporaryDirectory() as scratch:
-        fresh = Path(scratch) / path.name
-        write_xml(fresh, out, config.output.voxel_size_nm)
-        wanted = _elements(fresh)
-    for there, right in zip_longest(found, wanted, fillvalue="nothing"):
-        if there != right:
-            return [f"{path}: {there} where {right} belongs"]
-    return []
-
-
-def _elements(path: Path) -> list[str]:
-    """Each element of an XML file as `<tag attributes> text`, in order; of paths the name alone."""
-    found = []
-    for element in ElementTree.parse(path).iter():
-        text = (element.text or "").strip()
-        attributes = "".join(f" {key}={value}" for key, value in sorted(element.items()))
-        found.append(f"<{element.tag}{attributes}> {Path(text).name if text else ''}".strip())
-    return found
 
 
 def _summary(out: Path, layout: Layout, faults: list[str]) -> str:

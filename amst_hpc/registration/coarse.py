@@ -16,45 +16,30 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.config import Coarse, InputError
 from amst_hpc.median import median_templates
 from amst_hpc.opencl.devices import candidates, find_devices, ranks_sharing, runs_without_crash
 from amst_hpc.opencl.sift import Sift
 from amst_hpc.registration.correlation import (
-    average_down,
     nearest_peak,
     phase_correlation,
     quality,
 )
 from amst_hpc.registration.device_images import DeviceImage, OnDevice, make_device_images
 from amst_hpc.slice_result import Estimate, RegistrationError
-from amst_hpc.transform import Matrix
+from amst_hpc.transform import FloatImage, Image, Matrix
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LARGEST_SHIFT = 0.75
-
-
 LARGEST_WINDOW = 41  # slices in one median kernel
-
-
 SIFT_BYTES = 80  # per pixel that SIFT sees: silx' images, keypoints and descriptors
-
-
 MEMORY_PART = 0.9
-
-
 DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
-
-
-Image = NDArray[np.integer]
-
-
-Float = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -67,10 +52,8 @@ class Shift:
     matches: int
 
 
-Estimator = Callable[[Float, Float], Estimate]
-
-
-Smoother = Callable[[Image, float], Float]
+Estimator = Callable[[FloatImage, FloatImage], Estimate]
+Smoother = Callable[[Image, float], FloatImage]
 
 
 def _smoother() -> Smoother:
@@ -194,7 +177,7 @@ class Matcher:
             )
 
     def templates(self, windows: Sequence[Sequence[Image]]) -> list[Image]:
-        """The median along z of each window, on the device where there is one; see `template`."""
+        """The median along z of each window, on the device where there is one; see `median`."""
 
         def make() -> list[Image]:
             small = max(map(len, windows), default=0) <= LARGEST_WINDOW
@@ -258,4 +241,4 @@ class Matcher:
         return self._guarded(measure)
 
 
-Smooth = Float | DeviceImage
+Smooth = FloatImage | DeviceImage

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amst_hpc.config import Coarse
-from amst_hpc.opencl.kernels import Kernels, gaussian_taps
+from amst_hpc.opencl.kernels import ComparedPoints, Kernels, gaussian_taps
 from amst_hpc.opencl.sift import Sift
 from amst_hpc.registration.correlation import (
     PEAK_PIXELS,
@@ -19,9 +18,7 @@ from amst_hpc.registration.correlation import (
     SMALLEST,
     hill_climb,
 )
-from amst_hpc.transform import Matrix, translation
-
-Image = NDArray[np.integer]
+from amst_hpc.transform import Image, Matrix, translation
 
 
 @dataclass(frozen=True)
@@ -48,7 +45,7 @@ class OnDevice:
         self.uploaded: dict[int, tuple[Image, Any]] = {}
 
     def templates(self, windows: Sequence[Sequence[Image]]) -> list[Image]:
-        """See `template.median_templates`; slices of the windows before stay on the device."""
+        """See `median.median_templates`; slices of the windows before stay on the device."""
         slices = {id(a): a for window in windows for a in window}
         for key in set(self.uploaded) - set(slices):
             del self.uploaded[key]
@@ -95,9 +92,8 @@ class OnDevice:
         masked: bool,
     ) -> list[float]:
         usual = float(fixed.source[:: max(1, fixed.shape[0] // 32)].mean())
-        return self.kernels.correlations(
-            fixed.pixels, moving.pixels, matrices, step, masked, usual, SMALLEST**2
-        )
+        points = ComparedPoints(step, masked, usual, SMALLEST**2)
+        return self.kernels.correlations(fixed.pixels, moving.pixels, matrices, points)
 
 
 def make_device_images(sift: Sift, config: Coarse) -> OnDevice | None:

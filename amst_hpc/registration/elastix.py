@@ -25,19 +25,10 @@ from scipy import ndimage
 
 from amst_hpc.config import InputError, Refine, as_list
 from amst_hpc.slice_result import RegistrationError
-from amst_hpc.transform import Matrix, about, compose, translation
-
-Image = NDArray[np.integer]
-
+from amst_hpc.transform import Image, Matrix, about, compose, translation
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
-
-
 MASK_BLOCK = 8
-
-
-SMALLEST = 32
-
 
 FORCED = {
     "WriteResultImage": False,

@@ -19,20 +19,10 @@ from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, displacement, translation
 
 NEIGHBOURS = 40
-
-
 SPREAD = 10.0
-
-
 LEAST_DEVIATION_PX = 3.0
-
-
 LEAST_DEVIATION = 0.01
-
-
 WORSE = 0.02
-
-
 LOW_SCORE = 0.5
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from amst_hpc.median import Pixels
+from amst_hpc.transform import Image
 
 GROUP = 4
 
@@ -28,7 +28,7 @@ def groups(slices: Sequence[int]) -> Iterator[list[int]]:
         yield run
 
 
-def is_blank(image: Pixels) -> bool:
+def is_blank(image: Image) -> bool:
     """True for a black or constant slice.
 
     That is: all but a thousandth of its pixels within one grey level.

@@ -11,8 +11,6 @@ from amst_hpc.synthetic.stack import make_demo, residual
 from amst_hpc.transform import translation
 
 DEPTH, SIZE = 48, 384
-
-
 VOXEL_NM = 5
 
 

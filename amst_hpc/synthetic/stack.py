@@ -14,28 +14,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import tifffile
 from scipy import ndimage
 
 from amst_hpc.config import InputError
+from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.synthetic.tissue import smooth_field, tissue_grey
 
 Matrix = list[list[float]]
-
-
 # motion of the slices
 JITTER_PX, DRIFT_PX, PREALIGN_ERROR_PX = 2.5, 10.0, 1.0
-
-
 ROTATION_RAD, SCALE, SHEAR = 1e-3, 2e-3, 1e-3
-
-
 CLIP_SD = 3.0  # random numbers of the motion are clipped here, so that PAD_PX holds
-
-
 PAD_PX = 28  # largest displacement plus the reach of the spline
-
-
 NOISE_GREY, CURTAIN_GREY = 8.0, 7.0
 
 
@@ -65,8 +55,8 @@ def make_demo(folder: Path, depth: int = 48, size: int = 384, seed: int = 1) -> 
     clean = _acquire(tissue_grey((depth, size + 2 * PAD_PX, size + 2 * PAD_PX), seed), grain)
     for z in range(depth):
         raw, prealigned = _sample(clean[z], matrices[z], shift[z], size, grain)
-        tifffile.imwrite(folder / "raw" / f"slice_{z:05d}.tif", raw)
-        tifffile.imwrite(folder / "prealigned" / f"slice_{z:05d}.tif", prealigned)
+        write_slice(folder / "raw" / f"slice_{z:05d}.tif", raw, 0)
+        write_slice(folder / "prealigned" / f"slice_{z:05d}.tif", prealigned, 0)
     whole = [[[1.0, 0.0, float(kx)], [0.0, 1.0, float(ky)]] for kx, ky in shift]
     truth = DemoTruth(matrices.tolist(), whole)
     (folder / "truth.json").write_text(json.dumps(asdict(truth)))

@@ -13,26 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 Shape = tuple[int, int, int]  # z, y, x
-
-
 BLOCK = 4  # voxels per axis that share their list of candidate cells
-
-
 CANDIDATES = 6
-
-
 CELL_PX = 40.0  # mean distance of cell centres
-
-
 MEMBRANE_PX, MYELIN_PX = 1.5, 5.5  # sd of the dark profile on either side
-
-
 VESICLE_GRID_PX = 8  # vesicles sit on a jittered grid of this pitch
-
-
 MEAN_GREY = 140.0
-
-
 STEEPEST, FLATTEST = 2.0, 0.8  # slope of the gap between two cells, per px, is held within
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from mpi4py import MPI
 
+from amst_hpc.bdv.file import make_target
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout, split
@@ -31,7 +32,8 @@ def write_file(job: dict[str, Any], comm: MPI.Comm) -> None:
     if job["disk"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["disk"], job["disk"]))
     path = Path(job["path"])
-    with BdvWriter(path, layout, stack.dtype, output, comm, append=job["append"]) as writer:
+    target = make_target(path, layout, stack.dtype, output, append=job["append"])
+    with BdvWriter(target, comm) as writer:
         for turn in range(max(map(len, shares))):
             layer = mine[turn] if turn < len(mine) else None
             slices = None if layer is None else layout.layers[layer]

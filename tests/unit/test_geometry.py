@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from amst_hpc.config import InputError, Output
 from amst_hpc.geometry import layer_depth, level_factors, make_layout, split
 
+FIELD = (1000, 300)  # y, x: three levels
 ISOTROPIC = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
 PLENTY = 1e12  # bytes
 
@@ -84,24 +85,24 @@ def test_unusable_z_factors_are_refused(factors):
     ],
 )
 def test_layers_balance_the_ranks(depth, ranks, expected):
-    assert layer_depth(depth, ranks, 1, PLENTY, ISOTROPIC, 0) == expected
+    assert layer_depth((depth, *FIELD), 1, ranks, Output(), PLENTY) == expected
 
 
 def test_layers_fit_the_memory():
     needed = 32 * 1000 * 8 / 7 * 2
-    assert layer_depth(1000, 1, 1000, needed, ISOTROPIC, 0) == 32
-    assert layer_depth(1000, 1, 1000, needed - 1, ISOTROPIC, 0) == 16
-    assert layer_depth(1000, 1, 1000, 0, ISOTROPIC, 0) == 8
+    assert layer_depth((1000, *FIELD), 1000, 1, Output(), needed) == 32
+    assert layer_depth((1000, *FIELD), 1000, 1, Output(), needed - 1) == 16
+    assert layer_depth((1000, *FIELD), 1000, 1, Output(), 0) == 8
 
 
 def test_layers_hold_whole_chunks_of_every_level():
-    assert layer_depth(100, 50, 1, 0, ((1, 1, 1), (32, 1, 1)), 0) == 32
+    assert layer_depth((100, *FIELD), 1, 50, Output(factors=((8, 1, 1), (4, 1, 1))), 0) == 32
 
 
 def test_layer_of_the_user_goes_first():
-    assert layer_depth(1000, 1, 1, 0, ISOTROPIC, 4) == 4
+    assert layer_depth((1000, *FIELD), 1, 1, Output(layer=4), 0) == 4
     with pytest.raises(InputError, match=r"output\.layer = 2: .*multiple of 4"):
-        layer_depth(1000, 1, 1, PLENTY, ISOTROPIC, 2)
+        layer_depth((1000, *FIELD), 1, 1, Output(layer=2), PLENTY)
 
 
 @given(

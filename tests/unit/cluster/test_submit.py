@@ -10,7 +10,7 @@ import tifffile
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.batch_script import examples, spans
 from amst_hpc.cluster.site import Site, load_site
-from amst_hpc.cluster.submit import plan_manifest, plan_stack, send_plan, settings_options, size_job
+from amst_hpc.cluster.submit import Order, plan_manifest, plan_stack, send_plan, size_job
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.pairing import Job
 from amst_hpc.preflight.estimate import estimate
@@ -79,12 +79,12 @@ def test_a_small_stack_gets_few_ranks_and_memory_limits_them() -> None:
 def test_one_stack(folder: Path, sent: list[tuple[str, str]]) -> None:
     site = Site(partition="gpu", container="a.sif", container_options=("--nv",), gpus_per_node=2)
     job = Job("raw", "pre", Path("out.h5"))
-    plan = plan_stack(job, Config(), ["--set", "a.b=[1, 2]"], site, 0, 0)
+    plan = plan_stack(job, Order(site, changes=("output.voxel_size_nm=[8, 4, 4]",)))
     text = plan.show()
     assert "#SBATCH --partition=gpu" in text
     assert "#SBATCH --gpus-per-node=2" in text
     assert "AMST=(apptainer exec --nv a.sif amst-hpc)" in text
-    assert "OPTIONS=(--set 'a.b=[1, 2]')" in text
+    assert "OPTIONS=(--set 'output.voxel_size_nm=[8, 4, 4]')" in text
     assert not Path("out.slurm").exists()
     lines = send_plan(plan)
     assert sent == [("align.sbatch", "")]
@@ -96,10 +96,10 @@ def test_an_output_is_not_sent_twice(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = Job("raw", "pre", Path("out.h5"))
-    send_plan(plan_stack(job, Config(), [], Site(), 0, 0))
+    send_plan(plan_stack(job, Order(Site())))
     monkeypatch.setattr(slurm, "queued", lambda: {("101", ""): "PENDING"})
     with pytest.raises(InputError, match="job 101 for it is in the queue"):
-        plan_stack(job, Config(), [], Site(), 0, 0)
+        plan_stack(job, Order(Site()))
 
 
 @pytest.mark.parametrize("place", [("101", "3"), ("102", "")])
@@ -107,10 +107,10 @@ def test_blocks_are_not_sent_twice(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, place: slurm.TaskId
 ) -> None:
     """Neither while the merge waits nor when it is gone and an array task still runs."""
-    send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+    send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 4))
     monkeypatch.setattr(slurm, "queued", lambda: {place: "RUNNING"})
     with pytest.raises(InputError, match=f"job {place[0]} for it is in the queue"):
-        plan_stack(Job("raw", "pre", folder / "out.h5"), Config(), [], Site(), 0, 0)
+        plan_stack(Job("raw", "pre", folder / "out.h5"), Order(Site()))
 
 
 def test_a_refusal_midway_names_what_was_sent(
@@ -123,7 +123,7 @@ def test_a_refusal_midway_names_what_was_sent(
 
     monkeypatch.setattr(slurm, "send", refuse_merge)
     with pytest.raises(InputError, match="too many jobs; sent before it: job 101"):
-        send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 0))
+        send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 4))
 
 
 def test_a_queue_that_does_not_answer_is_not_empty(
@@ -143,7 +143,7 @@ def test_a_queue_that_does_not_answer_is_not_empty(
 def test_paths_with_spaces_and_percent_signs(folder: Path, sent: list[tuple[str, str]]) -> None:
     Path("my 5% cells").mkdir()
     job = Job("raw", "pre", Path("my 5% cells/cell 3.h5"))
-    text = plan_stack(job, Config(), [], Site(), 0, 0).show()
+    text = plan_stack(job, Order(Site())).show()
     assert '#SBATCH --job-name="amst-cell 3"\n' in text
     assert '#SBATCH --output="my 5%% cells/cell 3.slurm/%x-%j.log"\n' in text
     assert "OUT='my 5% cells/cell 3.h5'" in text
@@ -154,14 +154,16 @@ def test_settings_of_a_file_go_into_the_script(folder: Path) -> None:
         '[coarse]\nmethod = "xcorr"\n[output]\nvoxel_size_nm = [8, 5.5, 5]\nlegacy = true\n'
         '[refine.elastix]\nMetric = "AdvancedNormalizedCorrelation"\n'
     )
-    changes = ["template.radius=3"]
-    options = settings_options(Path("amst.toml"), changes)
+    changes = ("template.radius=3",)
+    options = Order(Site(), Path("amst.toml"), changes).options
     assert "--config" not in options
     assert load_config(None, options[1::2]) == load_config(Path("amst.toml"), changes)
+    with pytest.raises(InputError, match="template"):
+        Order(Site(), Path("amst.toml"), ("template.radius=x",))
 
 
 def test_a_merge_is_not_stopped_and_begun_for_ever(folder: Path) -> None:
-    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(hours=0.4), 4, 0)
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(hours=0.4)), 4)
     array, merge = (script.text for script in plan.scripts)
     assert "  75) echo" in array
     assert "  75) echo" not in merge
@@ -170,19 +172,19 @@ def test_a_merge_is_not_stopped_and_begun_for_ever(folder: Path) -> None:
 
 
 def test_blocks_then_merge(folder: Path, sent: list[tuple[str, str]]) -> None:
-    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 4, 2)
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(), throttle=2), 4)
     assert "#SBATCH --array=1-4%2" in plan.show()
     send_plan(plan)
     assert sent == [("blocks.sbatch", ""), ("merge.sbatch", "afterok:101")]
     with pytest.raises(InputError, match="9 blocks: expected 1 to 5"):
-        plan_stack(Job("raw", "pre", Path("out.h5")), Config(), [], Site(), 9, 0)
+        plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 9)
 
 
 def test_large_manifests_are_split_and_throttled_together(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(slurm, "largest_array", lambda: 2)
-    plan = plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 1)
+    plan = plan_manifest(Path("stacks.tsv"), Order(Site(), throttle=1))
     send_plan(plan)
     assert [name for name, _ in sent] == ["0001.sbatch", "0002.sbatch", "0003.sbatch"]
     assert [waits for _, waits in sent] == ["", "afterany:101", "afterany:102"]
@@ -195,11 +197,11 @@ def test_large_manifests_are_split_and_throttled_together(
 def test_what_is_in_the_queue_is_not_sent_again(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send_plan(plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0))
+    send_plan(plan_manifest(Path("stacks.tsv"), Order(Site())))
     queue = {("101", "1"): "RUNNING", ("101", "2"): "PENDING"}
     monkeypatch.setattr(slurm, "queued", lambda: queue)
     monkeypatch.setattr(slurm, "ended", lambda place: "FAILED")
-    plan = plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0)
+    plan = plan_manifest(Path("stacks.tsv"), Order(Site()))
     assert [out.name for out in plan.scripts[0].tasks] == ["out2.h5", "out3.h5", "out4.h5"]
     assert plan.scripts[0].name == "0002.sbatch"
 
@@ -207,7 +209,7 @@ def test_what_is_in_the_queue_is_not_sent_again(
 def test_a_faulty_manifest_sends_nothing(folder: Path) -> None:
     (folder / "pre/39.tif").unlink()
     with pytest.raises(InputError, match=r"stacks.tsv line 2.*\n.*line 3"):
-        plan_manifest(Path("stacks.tsv"), None, [], [], Site(), 0)
+        plan_manifest(Path("stacks.tsv"), Order(Site()))
 
 
 def test_arrays_hold_everything_once() -> None:

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.config import Coarse
 from amst_hpc.opencl import devices as opencl
-from amst_hpc.opencl.kernels import Kernels, gaussian_taps
+from amst_hpc.opencl.kernels import ComparedPoints, Kernels, gaussian_taps
 from amst_hpc.registration import coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import average_down, correlation, quality
+from amst_hpc.registration.correlation import correlation, quality
 from amst_hpc.registration.device_images import OnDevice
 from amst_hpc.transform import resample, translation
 
@@ -56,14 +57,13 @@ def test_correlations(kernels, dtype):
     there = [kernels.convolve(kernels.upload(a), gaussian_taps(1.6)) for a in (first, second)]
     usual = np.iinfo(dtype).max / 2
     shifts = [(-5, 3), (0, 0), (-4, 3), (10, -7)]
-    found = kernels.correlations(
-        *there, [translation(*s) for s in shifts], (1, 1), False, usual, 64
-    )
+    all_of_them, content = (ComparedPoints((1, 1), masked, usual, 64) for masked in (False, True))
+    found = kernels.correlations(*there, [translation(*s) for s in shifts], all_of_them)
     np.testing.assert_allclose(found, [correlation(*here, *s) for s in shifts], atol=2e-6)
     tilted = np.array([[1.002, 0.001, -4.7], [-0.002, 0.999, 3.1]])
-    found = kernels.correlations(*there, [tilted], (1, 1), True, usual, 64)
+    found = kernels.correlations(*there, [tilted], content)
     assert found[0] == pytest.approx(quality(*here, tilted), abs=1e-3)  # points on the rim
-    assert kernels.correlations(*there, [translation(500, 0)], (1, 1), True, usual, 64) == [-1.0]
+    assert kernels.correlations(*there, [translation(500, 0)], content) == [-1.0]
 
 
 @TYPES

@@ -12,7 +12,6 @@ from scipy import ndimage
 from amst_hpc.cli.options import parse_area, parse_voxel_size
 from amst_hpc.config import InputError
 from amst_hpc.quality.adjacent import (
-    cross_correlation,
     jitter,
     low_pass,
     measure_area,
@@ -20,6 +19,7 @@ from amst_hpc.quality.adjacent import (
 )
 from amst_hpc.quality.evaluate import EvaluationOptions, evaluate, grid_areas
 from amst_hpc.quality.figures import statistics, summarise, to_csv, to_json, to_lines, write_files
+from amst_hpc.registration.correlation import cross_correlation
 
 
 class Alone:

@@ -15,7 +15,7 @@ from amst_hpc.opencl import sift as sift_module
 from amst_hpc.opencl.devices import NoDeviceError
 from amst_hpc.registration import coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import average_down, correlation, nearest_peak, quality
+from amst_hpc.registration.correlation import correlation, nearest_peak, quality
 from amst_hpc.slice_result import Estimate, RegistrationError
 from amst_hpc.transform import translation
 
@@ -212,14 +212,6 @@ def test_quality_does_not_count_what_is_missing():
     moving[150:] = 0
     assert quality(fixed, moving, translation(0, 0)) == pytest.approx(1)
     assert quality(fixed, np.zeros_like(moving), translation(0, 0)) == -1
-
-
-@pytest.mark.parametrize("factor", [1, 2, 3])
-def test_averaging_down_is_the_block_mean(factor):
-    image = np.random.default_rng(0).random((31, 47), np.float32)
-    h, w = 31 // factor, 47 // factor
-    expected = image[: h * factor, : w * factor].reshape(h, factor, w, factor).mean((1, 3))
-    np.testing.assert_allclose(average_down(image, factor), expected, rtol=1e-6)
 
 
 def vigra_gaussian(image, sigma):

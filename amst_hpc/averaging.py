@@ -1,0 +1,73 @@
+"""Arrays averaged down in blocks.
+
+`average_down` and `average_line` give floats and leave out a rest at the end: what is measured and
+shown. `downsample` gives integers and replicates the edge: what mipmap levels are made of.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from amst_hpc.transform import Block, FloatImage, Image
+
+
+def average_down(image: Image | FloatImage, factor: int) -> FloatImage:
+    """Mean of factor x factor blocks of a (y, x) image; a rest at the right and below is left out.
+
+    Returns (y // factor, x // factor) float32.
+    """
+    if factor == 1:
+        return np.ascontiguousarray(image, np.float32)
+    y, x = image.shape[0] // factor, image.shape[1] // factor
+    rows = image[: y * factor, : x * factor].reshape(y, factor, x * factor)
+    blocks = rows.sum(axis=1, dtype=np.float32).reshape(y, x, factor).sum(axis=2)
+    return np.ascontiguousarray(blocks / np.float32(factor**2))
+
+
+def average_line(line: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
+    """Mean of runs of `factor` values; a rest at the end is left out."""
+    runs = line[: len(line) // factor * factor].reshape(-1, factor)
+    return np.asarray(runs.mean(axis=1))
+
+
+def downsample(block: Block, factors: tuple[int, int, int]) -> Block:
+    """Block mean, rounded half up; the edge is replicated where a block sticks out.
+
+    block : (z, y, x) uint8 or uint16. Returns ceil(dim / factor) in each axis, same dtype.
+    """
+    fz, fy, fx = factors
+    if factors == (1, 1, 1):
+        return block
+    count = fz * fy * fx
+    wide = np.uint16 if block.dtype == np.uint8 and count <= 256 else np.uint32
+    depth, height, width = (-(-n // f) for n, f in zip(block.shape, factors, strict=True))
+    out = np.empty((depth, height, width), block.dtype)
+    for z in range(depth):
+        total = _sum_slices(block[z * fz : (z + 1) * fz], fz, wide)
+        total = _sum_neighbours(total, fy)
+        total = _sum_neighbours(total.T, fx).T
+        total += wide(count // 2)
+        total //= wide(count)
+        out[z] = total
+    return out
+
+
+def _sum_slices(slices: Block, count: int, wide: type[np.unsignedinteger[Any]]) -> NDArray[Any]:
+    """Sum along z of `count` slices, the last one repeated where there are fewer."""
+    total: NDArray[Any] = slices[0].astype(wide)
+    for i in range(1, count):
+        total += slices[min(i, len(slices) - 1)]
+    return total
+
+
+def _sum_neighbours(plane: NDArray[Any], count: int) -> NDArray[Any]:
+    """Sums of `count` rows each, the last row repeated to a multiple of `count`."""
+    if missing := -len(plane) % count:
+        plane = np.concatenate([plane, np.repeat(plane[-1:], missing, axis=0)])
+    total = plane[::count].copy(order="K")
+    for i in range(1, count):
+        total += plane[i::count]
+    return total
