@@ -39,11 +39,11 @@ from amst_hpc.bdv.file import (
     HDF5_ERRORS,
     LIBVER,
     Target,
-    _create_tables,
-    cells,
+    create_tables,
     find_target_mismatch,
     sync,
 )
+from amst_hpc.bdv.metadata import cells
 from amst_hpc.config import InputError
 from amst_hpc.geometry import Layout, Level
 
@@ -86,7 +86,7 @@ def create_file(target: Target) -> ChunkAddresses:
     part = target.path.with_name(f".{target.path.name}.part")
     try:
         with h5py.File(part, "w", **_file_properties(target)) as file:
-            _create_tables(file, target)
+            create_tables(file, target)
             for k, level in enumerate(target.layout.levels):
                 _create_cells(file, k, level, target)
         # HDF5 ends the file with its last chunk, which may break its page

@@ -18,19 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from amst_hpc.cluster import slurm
-from amst_hpc.cluster.blocks import parts_folder, read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import duration
-from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 
 log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
 """A run whose journal has not grown for so long is taken to have ended without a word."""
 WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
+MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
 
 
@@ -58,18 +58,13 @@ class Status:
 
 def slurm_folder(path: Path) -> Path:
     """`NAME.slurm` beside a manifest or an output: scripts, logs and what was sent."""
-    return path.with_suffix(".slurm")
+    return path.with_suffix(".slurm") if path.suffix in MANIFESTS else beside(path, ".slurm")
 
 
 def show(path: Path) -> list[Status]:
-    """The jobs of a manifest, the parts of an output that is made in blocks, or one output. Raises
-    `InputError`.
-    """
-    if path.suffix in (".tsv", ".csv", ".txt"):
+    """The jobs of a manifest, or of one output. Raises `InputError`."""
+    if path.suffix in MANIFESTS:
         outputs = [entry.output for entry in read_manifest(path)]
-    elif parts_folder(path).is_dir() and not path.with_suffix(".xml").exists():
-        blocks = read_blocks(path)
-        outputs = [*(blocks.part(path, n + 1) for n in range(len(blocks.ranges))), path]
     elif run_folder(path).is_dir() or failure_reason(path) or slurm_folder(path).is_dir():
         outputs = [path]
     else:
@@ -91,7 +86,8 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
-    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] == "slice"}
+    kinds = ("slice", "provisional")
+    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] in kinds}
     mine = [record for z, record in found.items() if start <= z < stop]
     state = _state(out, folder)
     total = stop - start
@@ -140,7 +136,7 @@ def _rate(journal: Path) -> float:
     last = [name for name in logs if name.split("-")[0] == logs[-1].split("-")[0]]
     rate = 0.0
     for name in last:
-        times = [sum(r["seconds"].values()) for r in records(journal, name) if r["kind"] == "slice"]
+        times = [sum(r["seconds"].values()) for r in records(journal, name) if "seconds" in r]
         rate += len(times) / sum(times) if sum(times) else 0.0
     return rate
 
@@ -184,6 +180,8 @@ def _ask(status: Status, place: slurm.TaskId | None, queue: Mapping[slurm.TaskId
     if place is None or status.state == "done":
         return status
     state = queue.get(place, "")
+    if state and status.state == "running":
+        return status  # its last step waits while an earlier one runs
     if state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"):
         return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
     if state:

@@ -59,7 +59,7 @@ class OutputLock:
         self._thread.start()
 
     def _try(self) -> bool:
-        """True when it is ours. Raises `InputError` where another job holds one that excludes it."""
+        """True when it is ours. Raises `InputError` where another job holds it or a rival of it."""
         if self._lock is None:
             raise RuntimeError("take() makes the lock")
         rivals = [self.folder / self.name, *self._rivals()]
