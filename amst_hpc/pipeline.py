@@ -188,9 +188,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             found = attempt.registered(inputs.select, provisional=True)
             for z in inputs.select:
                 if z not in found:
-                    raise InputError(
-                        f"OUT {out}: slice {z} is not registered: {_block_of(blocks, z)}"
-                    )
+                    raise InputError(f"OUT {out}: {_missing(blocks, z, 'registered')}")
             results = choose_transforms([found[z] for z in inputs.select], inputs.shape)
             settled_now = attempt.settle(results)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)

@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
 """A run whose journal has not grown for so long is taken to have ended without a word."""
 WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
 MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
 
@@ -153,19 +154,23 @@ def _fallen_back(folder: Path) -> int:
         return sum(row["status"] != "affine" for row in csv.DictReader(file))
 
 
-def sent(path: Path) -> dict[Path, slurm.TaskId]:
-    """The job that was last sent for each output (its whole path)."""
+def sent(path: Path) -> dict[Path, list[slurm.TaskId]]:
+    """The jobs that were sent for each output (its whole path), the last one last."""
     try:
         lines = (slurm_folder(path) / "sent.tsv").read_text().splitlines()
     except OSError:
         return {}
     rows = [line.split("\t") for line in lines]
-    return {Path(row[2]): (row[0], row[1]) for row in rows if len(row) == 3}
+    found: dict[Path, list[slurm.TaskId]] = {}
+    for row in rows:
+        if len(row) == 3:
+            found.setdefault(Path(row[2]), []).append((row[0], row[1]))
+    return found
 
 
 def with_slurm(
     found: Sequence[Status],
-    jobs: Mapping[Path, slurm.TaskId],
+    jobs: Mapping[Path, Sequence[slurm.TaskId]],
     queue: Mapping[slurm.TaskId, str] | None,
 ) -> list[Status]:
     """The states with what Slurm knows: whether a job waits or runs, and how one ended that left no
@@ -173,22 +178,20 @@ def with_slurm(
     """
     if queue is None:
         return list(found)
-    return [_ask(status, jobs.get(status.output.resolve()), queue) for status in found]
+    return [_ask(status, jobs.get(status.output.resolve(), ()), queue) for status in found]
 
 
-def _ask(status: Status, place: slurm.TaskId | None, queue: Mapping[slurm.TaskId, str]) -> Status:
-    if place is None or status.state == "done":
+def _ask(status: Status, jobs: Sequence[slurm.TaskId], queue: Mapping[slurm.TaskId, str]) -> Status:
+    if not jobs or status.state == "done":
         return status
-    state = queue.get(place, "")
-    if state and status.state == "running":
-        return status  # its last step waits while an earlier one runs
-    if state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"):
-        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
-    if state:
+    states = {queue[job] for job in jobs if job in queue}
+    if states - WAITING:
         return replace(status, state="running", reason="")
+    if states:
+        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
     if status.state == "stopped" or status.reason not in ("", WORDLESS):
         return status
-    ended = slurm.ended(place)
+    ended = slurm.ended(jobs[-1])
     why = WORDLESS if status.total else "ended before it began: see its log"
     return replace(status, state="failed", reason=why + (f"; Slurm says {ended}" if ended else ""))
 

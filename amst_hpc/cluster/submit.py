@@ -202,15 +202,15 @@ def _paths(job: Job) -> tuple[tuple[str, str, str], ...]:
 
 
 def _refuse_twice(out: Path) -> None:
-    """Two jobs must not write one output, or one of its parts. Raises `InputError`."""
+    """Two jobs must not write one output. Raises `InputError`."""
     for job, _ in _in_queue(sent(out)).values():
         raise InputError(f"OUT {out}: job {job} for it is in the queue; expected none")
 
 
-def _in_queue(jobs: Mapping[Path, slurm.TaskId]) -> dict[Path, slurm.TaskId]:
-    """Those that wait or run; Slurm is not asked where none was sent."""
+def _in_queue(jobs: Mapping[Path, Sequence[slurm.TaskId]]) -> dict[Path, slurm.TaskId]:
+    """One for each output that waits or runs; Slurm is not asked where none was sent."""
     queue = (slurm.queued() or {}) if jobs else {}
-    return {out: place for out, place in jobs.items() if place in queue}
+    return {out: job for out, places in jobs.items() for job in places if job in queue}
 
 
 def plan_manifest(path: Path, order: Order) -> Plan:
