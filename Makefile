@@ -5,7 +5,7 @@ MOMENTS ?= 3
 SOAK ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test faults bench lint image
+.PHONY: help demo test real jhdf5 faults bench lint lowest dist wheel image
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -14,8 +14,15 @@ help:  ## this list
 demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 	$(BIN)/amst-hpc demo demo
 
-test: .venv/installed-test .venv/bioformats_package.jar  ## unit, MPI, Java and integration tests (they need ../shared)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/jhdf5 tests/integration
+test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissue
+	@test -d "$${AMST_HPC_SHARED:-../shared}/data" || echo "left out: tests on real volumes (make real), for want of ../shared"
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "not slow" tests/unit tests/mpi tests/integration tests/packaging
+
+real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real
+
+jhdf5: .venv/installed-test .venv/bioformats_package.jar  ## the library that BigDataViewer reads with, on files of ours; needs a JDK
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/jhdf5
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/faults/run.py --moments $(MOMENTS) $(SOAK)
@@ -27,6 +34,16 @@ lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+lowest:  ## unit tests and a 2-rank job with the oldest versions that pyproject.toml allows; needs gcc
+	.ci/lowest
+
+dist: .venv/installed-test  ## dist/: the sdist, and the wheel made from it
+	rm -rf dist
+	$(BIN)/python -m build
+
+wheel: dist  ## install the wheel into an empty environment outside the checkout, run `amst-hpc demo` there
+	.ci/wheel
 
 image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while it is made, the network
 	apptainer build --build-arg REVISION=$$(git describe --always --dirty 2>/dev/null || echo unknown) \

@@ -1,4 +1,7 @@
-"""What all tests share: data from beside the checkout, and the mpirun of this interpreter."""
+"""What all tests share: a stack of tissue with known truth, the mpirun of this interpreter.
+
+What stands beside the checkout (`shared`) is for tests/real, tests/slurm and tests/container.
+"""
 
 import os
 import shutil
@@ -14,14 +17,13 @@ from launch import MPI_ENVIRONMENT
 from amst_hpc.config import InputError
 from amst_hpc.parallel.launch import find_mpirun
 
+# Before numpy and MPI are imported. One thread as in the command line: two threads on busy cores
+# take ten times as long for a small matrix.
+for name, value in {**MPI_ENVIRONMENT, "OPENBLAS_NUM_THREADS": "1"}.items():
+    os.environ.setdefault(name, value)
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
-LUCCHI = "lucchi_hippocampus_96x768x768_5nm.tif"
-
-
-def pytest_configure() -> None:
-    for name, value in MPI_ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +33,14 @@ def mpirun() -> str:
         return find_mpirun()
     except InputError as error:
         pytest.fail(str(error))
+
+
+@pytest.fixture(scope="session")
+def tissue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """24 slices of 144x160 px (y, x): raw/, pre/ and truth.json. For reading; copy it to spoil."""
+    from stacks import make_tissue
+
+    return make_tissue(tmp_path_factory.mktemp("tissue"))
 
 
 @pytest.fixture(scope="session")
@@ -63,30 +73,10 @@ def make_ground_truth(shared: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def fib25_dev(make_ground_truth: MakeGroundTruth) -> Path:
-    """96 slices of 176x176, the harder one: few pixels."""
-    options = "--nz 96 --z0 40 --fov 176 176 --drift 8 --jitter-sd 2.5 --seed 11"
-    return make_ground_truth("fib25_dev", FIB25, options)
-
-
-@pytest.fixture(scope="session")
-def lucchi_dev(make_ground_truth: MakeGroundTruth) -> Path:
-    """64 slices of 512x512 with noise, curtains, two blank slices and a partial one."""
-    options = "--nz 64 --z0 8 --fov 512 512 --seed 12 --artefacts full"
-    return make_ground_truth("lucchi_dev", LUCCHI, options)
-
-
-@pytest.fixture(scope="session")
 def fib25_small(make_ground_truth: MakeGroundTruth) -> Path:
     """24 slices of 144x160 (y, x)."""
     options = "--nz 24 --z0 100 --fov 144 160 --drift 6 --jitter-sd 2 --seed 5"
     return make_ground_truth("fib25_small", FIB25, options)
-
-
-@pytest.fixture(scope="session")
-def lucchi_small(make_ground_truth: MakeGroundTruth) -> Path:
-    """20 slices of 200x216 (y, x), no artefacts."""
-    return make_ground_truth("lucchi_small", LUCCHI, "--nz 20 --z0 38 --fov 200 216 --seed 3")
 
 
 @pytest.fixture(scope="session")

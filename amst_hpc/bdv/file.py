@@ -115,16 +115,19 @@ def create_tables(file: h5py.File, target: Target) -> None:
 
 def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None:
     """The dataset of level k. Never filled: every chunk is written, and filling takes longer."""
-    gzip = {"compression": "gzip", "compression_opts": target.compression}
-    file.create_dataset(
-        cells(k),
-        shape=level.shape,
-        dtype=target.stored,
-        chunks=level.chunk,
-        fill_time="never",
-        shuffle=target.shuffle,
-        **(gzip if target.compression else {}),
-    )
+    # the keyword fill_time of create_dataset came with h5py 3.12
+    plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    plan.set_chunk(level.chunk)
+    plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    plan.set_obj_track_times(False)
+    if target.shuffle:
+        plan.set_shuffle()
+    if target.compression:
+        plan.set_deflate(target.compression)
+    path = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+    path.set_create_intermediate_group(True)
+    dtype, space = h5py.h5t.py_create(target.stored), h5py.h5s.create_simple(level.shape)
+    h5py.h5d.create(file.id, cells(k).encode(), dtype, space, plan, path)
 
 
 def read_token(path: Path) -> str:

@@ -16,7 +16,6 @@ from amst_hpc.cli.slurm import status, submit
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     help="Align FIB-SEM image stacks to their median smoothed template (AMST), "
     "on one machine or a cluster.",
 )

@@ -28,13 +28,13 @@ def slow(function, seconds):
 
 def dying(make):
     """A maker of backends that die at slice FAULTS["crash"], as a fault in the library would."""
-    match = register.Registrar.match
+    find_affine = register.Registrar.find_affine
 
-    def spy(self, record, *args, **kwargs):
-        os.environ["SLICE_IN_HAND"] = str(record["z"])
-        return match(self, record, *args, **kwargs)
+    def spy(self, result, *args, **kwargs):
+        os.environ["SLICE_IN_HAND"] = str(result.z)
+        return find_affine(self, result, *args, **kwargs)
 
-    register.Registrar.match = spy
+    register.Registrar.find_affine = spy
 
     def wrapped(config):
         backend = make(config)
@@ -50,7 +50,7 @@ def dying(make):
 
 
 if __name__ == "__main__":
-    register.Registrar.one = slow(register.Registrar.one, FAULTS.get("register", 0))
+    register.Registrar.register = slow(register.Registrar.register, FAULTS.get("register", 0))
     BdvWriter.write = slow(BdvWriter.write, FAULTS.get("write", 0))
     if "crash" in FAULTS:
         register.make_refine = dying(register.make_refine)

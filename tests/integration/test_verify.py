@@ -5,11 +5,12 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from jobs import FAST, run
+from jobs import FAST, call, finished, run
+from stacks import inputs
 
 SETTINGS = tuple(
     part
-    for text in ("refine.backend=none", "output.chunk=32", "output.layer=8", "output.levels=3")
+    for text in ("output.chunk=32", "output.layer=8", "output.levels=3")
     for part in ("--set", text)
 )
 
@@ -22,17 +23,15 @@ KINDS = {
 
 
 @pytest.fixture(scope="module")
-def make(fib25_small, tmp_path_factory):
+def make(tissue, tmp_path_factory):
     """A function kind -> OUT.h5 of 24 slices in 3 layers and 3 levels, made once."""
     made = {}
 
     def make(kind):
         if kind not in made:
             out = tmp_path_factory.mktemp("verify") / "out.h5"
-            line = ("align", fib25_small / "raw", fib25_small / "pre", out, *FAST, *SETTINGS)
             more = [part for text in KINDS[kind] for part in ("--set", text)]
-            ended = run(2, *line, *more)
-            assert ended.code == 0, ended.stderr
+            finished(run(2, "align", *inputs(tissue), out, *FAST, *SETTINGS, *more))
             made[kind] = out
         return made[kind]
 
@@ -51,7 +50,7 @@ def out(make, tmp_path):
 
 
 def bad(out, expected):
-    ended = run(0, "verify", out)
+    ended = call("verify", out)
     assert ended.code == 1, ended.stderr
     assert len(ended.faults) == 1
     assert expected in ended.faults[0]
@@ -60,7 +59,7 @@ def bad(out, expected):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_as_it_was_written(make, kind):
-    ended = run(0, "verify", make(kind))
+    ended = call("verify", make(kind))
     assert ended.code == 0, ended.stderr
     assert "chunks on 3 levels, tables and XML as written" in ended.stdout
 
@@ -141,15 +140,15 @@ def test_a_changed_xml(out, old, new, expected):
 def test_spaces_in_the_xml_do_not_count(out):
     path = out.with_suffix(".xml")
     path.write_text(path.read_text().replace("    ", "\t"))
-    assert run(0, "verify", out).code == 0
+    assert call("verify", out).code == 0
 
 
 def test_nothing_to_verify(out, tmp_path):
     for path in (tmp_path / "gone.h5", out.with_suffix(".xml")):
-        ended = run(0, "verify", path)
+        ended = call("verify", path)
         assert ended.code == 2
         assert len(ended.faults) == 1
     shutil.rmtree(out.with_suffix(".amst"))
-    ended = run(0, "verify", out)
+    ended = call("verify", out)
     assert ended.code == 2
     assert "cannot be verified without" in ended.faults[0]

@@ -1,14 +1,16 @@
-"""Runs `amst-hpc align` as a user does, and reads what it left behind with independent eyes."""
+"""Runs `amst-hpc` as a user does, and reads what it left behind with independent eyes."""
 
+import contextlib
 import csv
 import hashlib
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,8 +20,12 @@ from launch import JOB_ENVIRONMENT
 from amst_hpc.parallel.launch import find_mpirun
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-FAST = ("--set", "coarse.method=xcorr")
+XCORR = ("--set", "coarse.method=xcorr")
 """XCORR needs no OpenCL and starts in half the time; the default (SIFT) has tests of its own."""
+FAST = (*XCORR, "--set", "refine.backend=none", "--set", "output.report=false")
+"""Without elastix, which needs 10 s to start, and without pictures."""
+SLOWED = (CHECKOUT / "tests/faults/driver.py",)
+"""The program of a `Job` that waits before each slice; see the driver."""
 
 Command = Sequence[str | Path]
 
@@ -67,6 +73,45 @@ def run(
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr, time.monotonic() - began)
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Signal handlers, logging and environment of this process are afterwards as before."""
+    stops = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in stops}
+    environ, root, own = dict(os.environ), logging.getLogger(), logging.getLogger("amst_hpc")
+    handlers, levels = root.handlers[:], (root.level, own.level)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ.update(environ)
+        root.handlers[:] = handlers
+        root.setLevel(levels[0])
+        own.setLevel(levels[1])
+
+
+def call(*arguments: str | Path) -> Ended:
+    """`amst-hpc ARGUMENTS` to its end, on one rank, in this process: no interpreter starts."""
+    from typer.testing import CliRunner
+
+    from amst_hpc.cli.app import app
+
+    began = time.monotonic()
+    with restored():
+        done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return Ended(done.exit_code, done.stdout, done.stderr, time.monotonic() - began)
+
+
+def finished(ended: Ended, *codes: int) -> Ended:
+    """The same; an assertion that it ended with one of `codes` (0)."""
+    assert ended.code in (codes or (0,)), ended.stderr
+    return ended
 
 
 class Job:
@@ -191,6 +236,11 @@ def slices(out: Path) -> list[dict[str, str]]:
     """The rows of OUT.amst/slices.csv."""
     with (out.with_suffix(".amst") / "slices.csv").open() as file:
         return list(csv.DictReader(file))
+
+
+def statuses(out: Path) -> list[str]:
+    """What became of each slice."""
+    return [row["status"] for row in slices(out)]
 
 
 def transforms(out: Path) -> list:

@@ -1,6 +1,5 @@
-"""Sizes, scripts and plans, with a Slurm that only takes notes (`tests/slurm` has a real one)."""
+"""Sizes and plans, with a Slurm that only takes notes (`tests/slurm` has a real one)."""
 
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +7,11 @@ import pytest
 import tifffile
 
 from amst_hpc.cluster import slurm
-from amst_hpc.cluster.batch_script import examples, spans
-from amst_hpc.cluster.site import Site, load_site
+from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.submit import Order, plan_manifest, plan_stack, send_plan, size_job
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.pairing import Job
 from amst_hpc.preflight.estimate import estimate
-
-CHECKOUT = Path(__file__).resolve().parents[3]
-REFRESH = (
-    "from pathlib import Path; from amst_hpc.cluster.batch_script import examples; "
-    "[Path('slurm', name).write_text(text) for name, text in examples().items()]"
-)
 
 
 @pytest.fixture
@@ -48,14 +40,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     monkeypatch.setattr(slurm, "send", send)
     monkeypatch.setattr(slurm, "test", lambda script: f"{script.name} can run")
     return notes
-
-
-@pytest.mark.parametrize("name", ["align", "array", "blocks", "merge"])
-def test_the_files_in_slurm_are_what_submit_writes(name: str) -> None:
-    path = CHECKOUT / "slurm" / f"{name}.sbatch"
-    assert path.read_text() == examples()[path.name], f"python -c {REFRESH!r}"
-    done = subprocess.run(["bash", "-n", path], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
 
 
 def test_a_job_grows_to_an_hour_and_no_further_than_the_site() -> None:
@@ -124,20 +108,6 @@ def test_a_refusal_midway_names_what_was_sent(
     monkeypatch.setattr(slurm, "send", refuse_merge)
     with pytest.raises(InputError, match="too many jobs; sent before it: job 101"):
         send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 4))
-
-
-def test_a_queue_that_does_not_answer_is_not_empty(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert slurm.queued() is None
-    squeue = tmp_path / "squeue"
-    squeue.write_text("#!/bin/sh\necho 'Socket timed out' >&2; exit 1\n")
-    squeue.chmod(0o755)
-    with pytest.raises(InputError, match="Socket timed out"):
-        slurm.queued()
-    squeue.write_text("#!/bin/sh\necho '7|N/A|RUNNING|.'; echo '8|2|PENDING|.'\n")
-    assert slurm.queued() == {("7", ""): "RUNNING", ("8", "2"): "PENDING"}
 
 
 def test_paths_with_spaces_and_percent_signs(folder: Path, sent: list[tuple[str, str]]) -> None:
@@ -210,30 +180,3 @@ def test_a_faulty_manifest_sends_nothing(folder: Path) -> None:
     (folder / "pre/39.tif").unlink()
     with pytest.raises(InputError, match=r"stacks.tsv line 2.*\n.*line 3"):
         plan_manifest(Path("stacks.tsv"), Order(Site()))
-
-
-def test_arrays_hold_everything_once() -> None:
-    assert [list(span) for span in spans(5, 2)] == [[0, 1], [2, 3], [4]]
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("nodes = 0", "nodes = 0: expected a whole number of at least 1"),
-        ("modules = 'mpi'", "modules = 'mpi': expected a list of texts"),
-        ("queue = 'x'", "queue: no such key"),
-        ("container = 'a.sif'\ncommand = 'b'", "expected one of them"),
-        ("nodes", "not valid TOML"),
-    ],
-)
-def test_a_site_file_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
-    path = tmp_path / "site.toml"
-    path.write_text(text)
-    with pytest.raises(InputError, match=said):
-        load_site(path)
-
-
-def test_a_site_file(tmp_path: Path) -> None:
-    path = tmp_path / "site.toml"
-    path.write_text('nodes = 4\nhours = 12\nmodules = ["mpi"]\n')
-    assert load_site(path) == Site(nodes=4, hours=12.0, modules=("mpi",))

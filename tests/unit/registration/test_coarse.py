@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from scenes import SCENE, pair, texture
 from scipy import ndimage
 
 from amst_hpc.config import Coarse, InputError
@@ -15,34 +16,8 @@ from amst_hpc.opencl import sift as sift_module
 from amst_hpc.opencl.devices import NoDeviceError
 from amst_hpc.registration import coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import correlation, nearest_peak, quality
 from amst_hpc.slice_result import Estimate, RegistrationError
 from amst_hpc.transform import translation
-
-
-def texture(height, width, seed=0, dtype="uint8"):
-    """Blobs and membranes of several sizes."""
-    rng = np.random.default_rng(seed)
-    image = sum(
-        s * ndimage.gaussian_filter(rng.normal(size=(height, width)), s) for s in (1.5, 3, 6, 12)
-    )
-    image = np.clip(image / image.std() * 0.18 + 0.5, 0, 1)
-    return (image * np.iinfo(dtype).max).astype(dtype)
-
-
-SCENE = texture(420, 460)
-
-
-def pair(x, y, noise=6, size=(300, 320), dtype="uint8"):
-    """(fixed, moving) with `moving(p + (x, y))` on `fixed(p)`."""
-    rng = np.random.default_rng(5)
-    h, w = size
-    fixed = SCENE[60 : 60 + h, 70 : 70 + w]
-    moving = SCENE[60 - y : 60 - y + h, 70 - x : 70 - x + w]
-    noisy = [np.clip(a + rng.normal(0, noise, a.shape), 0, 255) for a in (fixed, moving)]
-    if dtype == "uint16":
-        noisy = [a * 256 for a in noisy]
-    return [a.astype(dtype) for a in noisy]
 
 
 @pytest.fixture(scope="module")
@@ -184,36 +159,6 @@ def test_a_shift_as_large_as_the_slice_is_refused():
         run(matcher, *pair(0, 0))
 
 
-def test_settling_ends_at_the_same_pixel_from_every_start_nearby():
-    matcher = Matcher(Coarse(method="xcorr"), 0)
-    fixed, moving = (matcher.smooth(a) for a in pair(6, -9, noise=20))
-    starts = [(6 + dx, -9 + dy) for dx in range(-3, 4) for dy in range(-3, 4)]
-    assert {nearest_peak(fixed, moving, *start) for start in starts} == {(6, -9)}
-
-
-def test_settling_is_deterministic_between_half_pixels():
-    """The truth lies half-way between two pixels: every start takes the same one."""
-    fine = ndimage.zoom(SCENE.astype(np.float32), 2, order=1)
-    fixed, moving = fine[40:440:2, 40:440:2], fine[39:439:2, 40:440:2]
-    starts = [(dx, dy) for dx in range(-2, 3) for dy in range(-2, 3)]
-    assert len({nearest_peak(fixed, moving, *start) for start in starts}) == 1
-
-
-def test_correlation_is_one_where_images_agree():
-    fixed, moving = (a.astype(np.float32) for a in pair(11, -7, noise=0))
-    assert correlation(fixed, moving, 11, -7) == pytest.approx(1)
-    assert correlation(fixed, moving, 10, -7) < 0.999
-    assert correlation(fixed, moving, 10_000, 0) == -1
-    assert quality(fixed, moving, translation(11, -7)) == pytest.approx(1)
-
-
-def test_quality_does_not_count_what_is_missing():
-    fixed, moving = (a.astype(np.float32) for a in pair(0, 0, noise=0))
-    moving[150:] = 0
-    assert quality(fixed, moving, translation(0, 0)) == pytest.approx(1)
-    assert quality(fixed, np.zeros_like(moving), translation(0, 0)) == -1
-
-
 def vigra_gaussian(image, sigma):
     """vigra's gaussianSmoothing by its definition: window 3 sigma, normalised, border reflected."""
     radius = int(3 * sigma + 0.5)
@@ -276,10 +221,3 @@ def test_kernels_are_compiled_in_another_process(sift, monkeypatch, caplog):
     assert coarse.compile_kernels(Coarse(method="xcorr"), 0, (64, 80)) == Coarse(method="xcorr")
     monkeypatch.setattr(coarse, "runs_without_crash", lambda statement: False)
     assert coarse.compile_kernels(config, 0, (64, 80)).method == "xcorr"
-
-
-def test_a_driver_that_crashes_does_so_alone(opencl_ready, caplog):
-    assert opencl.runs_without_crash("from amst_hpc.registration.coarse import Matcher")
-    assert opencl.runs_without_crash("raise RuntimeError('no such kernel')")
-    assert "RuntimeError: no such kernel" in caplog.text
-    assert not opencl.runs_without_crash("import os; os.abort()")

@@ -8,6 +8,8 @@ import tifffile
 from jobs import run
 from scipy import ndimage
 
+pytestmark = pytest.mark.real
+
 ORDERED = [
     (name, key)
     for name in ("jitter_px", "ncc_jump")
@@ -102,24 +104,3 @@ def test_the_report_is_there_and_can_be_drawn_again(work):
     assert text.count("data:image/png;base64,") == 6
     assert "96 slices" in text
     assert run(1, "report", work / "none.h5").code == 2
-
-
-def test_preview_is_a_small_job_with_a_report(fib25_dev, tmp_path):
-    for name in ("raw", "pre"):
-        (tmp_path / name).mkdir()
-        for z in range(6):
-            image = tifffile.imread(fib25_dev / name / f"slice_{z:05d}.tif")
-            large = np.tile(image, (1, 7))  # 1232 px wide
-            tifffile.imwrite(tmp_path / name / f"s{z}.tif", large)
-    out = tmp_path / "p.h5"
-    arguments = [tmp_path / "raw", tmp_path / "pre", out, "--set", "coarse.method=xcorr"]
-    done = run(1, "align", *arguments, "--preview", "--set", "output.voxel_size_nm=[8,4,4]")
-    assert done.code in (0, 3), done.stderr
-    facts = json.loads((tmp_path / "p.amst" / "run.json").read_text())
-    assert (facts["preview"], facts["shape_zyx"]) == (2, [6, 88, 616])
-    assert "voxel_size_nm = [8, 8, 8]" in (tmp_path / "p.amst" / "config.toml").read_text()
-    assert "Preview of p.h5" in (tmp_path / "p.amst" / "report.html").read_text()
-    assert run(1, "align", *arguments).code == 2  # not the same job
-    quiet = run(1, "align", *arguments, "--overwrite", "--set", "output.report=false")
-    assert quiet.code in (0, 3), quiet.stderr
-    assert not (tmp_path / "p.amst" / "report.html").exists()

@@ -1,0 +1,50 @@
+"""`amst-hpc align` on real volumes: as accurate as the original, and what becomes of artefacts."""
+
+import json
+
+import pytest
+from jobs import contents, finished, run, score, slices, statuses, transforms
+from stacks import check_output, inputs, read_stack
+
+pytestmark = pytest.mark.real
+
+
+def test_fib25_dev_is_aligned_as_well_as_by_the_original(fib25_dev, shared, tmp_path):
+    out = tmp_path / "out.h5"
+    finished(run(2, "align", *inputs(fib25_dev), out), 0, 3)
+    found = score(shared, fib25_dev, out)
+    print(json.dumps(found))
+    assert found["smooth"]["mean"] <= 0.80
+    assert found["smooth"]["n"] == 96
+    check_output(out, read_stack(fib25_dev / "raw"))
+
+
+def test_lucchi_dev_with_artefacts_is_aligned_and_its_black_slices_reported(
+    lucchi_dev, shared, tmp_path
+):
+    out = tmp_path / "out.h5"
+    ended = finished(run(2, "align", *inputs(lucchi_dev), out), 3)
+    found = score(shared, lucchi_dev, out)
+    print(json.dumps(found), ended.stdout)
+    truth = json.loads((lucchi_dev / "truth.json").read_text())["slices"]
+    blank = [s["index"] for s in truth if "blank" in s["flags"]]
+    partial = [s["index"] for s in truth if "partial" in s["flags"]]
+    assert [z for z, m in enumerate(transforms(out)) if m is None] == blank
+    for z in blank:
+        assert statuses(out)[z] == "blank"
+        assert f"{z} (blank)" in ended.stdout
+    assert found["smooth"]["mean"] <= 0.44
+    assert found["smooth"]["max"] <= 1.2
+    assert found["smooth_partial_slices"][str(partial[0])] <= 0.6
+    check_output(out, read_stack(lucchi_dev / "raw"))
+
+
+def test_sift_output_does_not_change_from_run_to_run(lucchi_small, tmp_path):
+    """SIFT's keypoint list does; the settled shift must not."""
+    outs = [tmp_path / f"out{n}.h5" for n in (1, 2)]
+    for ranks, out in enumerate(outs, 1):
+        options = ("--set", "output.layer=8")
+        finished(run(ranks, "align", *inputs(lucchi_small), out, *options), 0, 3)
+        assert all("OpenCL" in row["device"] for row in slices(out))
+    assert transforms(outs[0]) == transforms(outs[1])
+    assert contents(outs[0]) == contents(outs[1])

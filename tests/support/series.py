@@ -1,0 +1,44 @@
+"""Slice stacks of every format: written for a test, and compared with what is read."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from amst_hpc.config import InputError
+from amst_hpc.images.opening import open_stack
+
+
+def write_series(folder, volume, pattern="slice_{:04d}.tif", **options):
+    folder.mkdir(exist_ok=True)
+    for z, image in enumerate(volume):
+        tifffile.imwrite(folder / pattern.format(z), image, photometric="minisblack", **options)
+    return folder
+
+
+def check(source, volume):
+    stack = open_stack(str(source), "RAW")
+    assert len(stack.names) == len(volume)
+    stamps = [stack.stamp(z) for z in range(len(volume))]
+    assert len(set(stamps)) == len(volume)
+    for z, image in enumerate(volume):
+        header = stack.header(z)
+        assert (header.shape, header.dtype) == (image.shape, image.dtype.name)
+        found = stack.read(z)
+        assert found.dtype == image.dtype
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, image)
+        assert not stack.is_constant(z)
+    return stack
+
+
+def read_headers(source, option):
+    stack = open_stack(str(source), option)
+    for z in range(len(stack.names)):
+        stack.header(z)
+
+
+def refused(source, expected, option="RAW"):
+    with pytest.raises(InputError, match=expected) as caught:
+        read_headers(source, option)
+    assert len(str(caught.value).splitlines()) == 1
+    return str(caught.value)

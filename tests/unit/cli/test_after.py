@@ -1,0 +1,27 @@
+"""`verify`, `evaluate` and `report` where there is nothing to look at."""
+
+import pytest
+from jobs import call
+from spoilt import nothing_written, refused_at_once
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["verify", "none.h5"], "none"),
+        (["report", "none.h5"], "none.h5.*finished align"),
+        (["evaluate", "none"], "none: no such file or folder"),
+        (["evaluate", "raw", "--area", "1:2"], "--area 1:2: expected Y0:Y1,X0:X1"),
+        (["evaluate", "raw", "--voxel-size-nm", "5,five,5"], "--voxel-size-nm 5,five,5: expected"),
+        (["evaluate", "raw", "--method", "sfit"], "sfit"),
+        (["evaluate", "raw", "--range", "x"], "--range x: expected A:B"),
+        (["evaluate", "raw", "--range", "3:99"], "expected"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_bad_input_is_one_line(tissue, tmp_path, monkeypatch, arguments, expected):
+    (tmp_path / "raw").symlink_to(tissue / "raw")
+    monkeypatch.chdir(tmp_path)
+    with nothing_written(tmp_path):
+        ended = call(*arguments)
+    refused_at_once(ended, expected)

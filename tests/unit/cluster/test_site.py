@@ -1,0 +1,31 @@
+"""Site files: read, and refused by name."""
+
+from pathlib import Path
+
+import pytest
+
+from amst_hpc.cluster.site import Site, load_site
+from amst_hpc.config import InputError
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("nodes = 0", "nodes = 0: expected a whole number of at least 1"),
+        ("modules = 'mpi'", "modules = 'mpi': expected a list of texts"),
+        ("queue = 'x'", "queue: no such key"),
+        ("container = 'a.sif'\ncommand = 'b'", "expected one of them"),
+        ("nodes", "not valid TOML"),
+    ],
+)
+def test_a_site_file_that_is_wrong(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=said):
+        load_site(path)
+
+
+def test_a_site_file(tmp_path: Path) -> None:
+    path = tmp_path / "site.toml"
+    path.write_text('nodes = 4\nhours = 12\nmodules = ["mpi"]\n')
+    assert load_site(path) == Site(nodes=4, hours=12.0, modules=("mpi",))

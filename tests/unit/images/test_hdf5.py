@@ -1,0 +1,48 @@
+"""HDF5 and BigDataViewer files read as what was written."""
+
+import h5py
+import numpy as np
+from series import check, refused
+
+from amst_hpc.bdv.metadata import write_xml
+
+
+def test_hdf5_dataset(tmp_path, volume):
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("deep/data", data=volume, chunks=(2, 16, 16), compression="gzip")
+    check(f"{path}:/deep/data", volume)
+
+
+def test_bigdataviewer_h5_and_xml(tmp_path, volume):
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file["t00000/s00/0/cells"] = volume
+    check(path, volume)
+    write_xml(tmp_path / "stack.xml", path, ())
+    check(tmp_path / "stack.xml", volume)
+
+
+def test_legacy_bigdataviewer_bits_are_uint16(tmp_path):
+    volume = np.arange(2 * 8 * 4096, dtype=np.uint16).reshape(2, 64, 512)
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file["t00000/s00/0/cells"] = volume.view(np.int16)
+    check(path, volume)
+
+
+def test_hdf5_files_without_the_stack(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["flat"] = np.zeros((4, 4), np.uint8)
+        file["real"] = np.zeros((2, 4, 4), np.float32)
+    refused(f"{path}:/gone", "no dataset /gone; it holds flat, real")
+    refused(path, "no dataset /t00000/s00/0/cells")
+    refused(f"{path}:/flat", "expected .z, y, x.")
+    refused(f"{path}:/real", "dtype float32, expected uint8 or uint16")
+    (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:100])
+    refused(tmp_path / "cut.h5", "not a readable HDF5 file")
+    (tmp_path / "a.xml").write_text("<SpimData>")
+    refused(tmp_path / "a.xml", "not valid XML")
+    (tmp_path / "a.xml").write_text("<SpimData/>")
+    refused(tmp_path / "a.xml", "names no HDF5 file")
