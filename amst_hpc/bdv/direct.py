@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import math
 import mmap
 import os
@@ -185,10 +186,8 @@ def _find_addresses(file: h5py.File, target: Target, every_chunk: bool = False) 
     end = max(address.end for address in addresses)
     if (size := Path(file.filename).stat().st_size) < end:
         raise AddressError(f"it has {size} bytes of {end}")
-    # HDF5 before 1.14 cannot list them
-    if every_chunk and hasattr(h5py.h5d.DatasetID, "chunk_iter"):
-        for k, (level, address) in enumerate(zip(target.layout.levels, addresses, strict=True)):
-            file[cells(k)].id.chunk_iter(lambda c, a=address, v=level: _check_chunk(c, a, v))
+    for k, address in enumerate(addresses if every_chunk else ()):
+        _check_every_chunk(file[cells(k)].id, address)
     return addresses
 
 
@@ -199,15 +198,13 @@ def _find_address(dataset: h5py.h5d.DatasetID, level: Level, target: Target) -> 
     count = layers * rows * columns
     if (found := dataset.get_num_chunks()) != count:
         raise AddressError(f"{found} chunks of {count} in level of shape {level.shape}")
+    first, last = (dataset.get_chunk_info(number) for number in (0, count - 1))
     stride = _round_up(chunk_bytes, PAGE) if target.legacy else chunk_bytes
-    base = dataset.get_chunk_info(0).byte_offset
     layer_bytes = _rows(level, target) * columns * stride
-    end = base + (layers - 1) * layer_bytes + rows * columns * stride
-    address = LevelAddress(base, layer_bytes, stride, end)
-    last = (layers - 1, rows - 1, columns - 1)
-    corner = tuple(number * edge for number, edge in zip(last, level.chunk, strict=True))
-    for place in ((0, 0, 0), corner):
-        _check_chunk(dataset.get_chunk_info_by_coord(place), address, level)
+    end = first.byte_offset + (layers - 1) * layer_bytes + rows * columns * stride
+    address = LevelAddress(first.byte_offset, layer_bytes, stride, end)
+    for chunk in (first, last):
+        _check_chunk(chunk, address, level)
     return address
 
 
@@ -220,6 +217,18 @@ def _check_chunk(chunk: Any, address: LevelAddress, level: Level) -> None:
             f"the chunk at {chunk.chunk_offset} of the level of shape {level.shape} stands at "
             f"{chunk.byte_offset}, not {wanted}"
         )
+
+
+def _check_every_chunk(dataset: h5py.h5d.DatasetID, address: LevelAddress) -> None:
+    """Of the old format, without further rows: they follow each other, in HDF5's order."""
+    wanted = itertools.count(address.base, address.chunk_bytes)
+
+    def check(chunk: Any) -> None:
+        if chunk.byte_offset != (place := next(wanted)):
+            raise AddressError(f"a chunk stands at {chunk.byte_offset}, not {place}")
+
+    if hasattr(dataset, "chunk_iter"):  # HDF5 before 1.14 cannot list them
+        dataset.chunk_iter(check)
 
 
 class DirectFile:
