@@ -260,14 +260,16 @@ class DirectFile:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def reserve(self) -> bool:
-        """Is there space for all of the file? Keep it, where the file system can: then True.
+    def reserve(self, layers: int) -> bool:
+        """Is there space for this number of layers that are still to be written?
 
-        fallocate(2) itself: posix_fallocate would write zeros where the file system cannot. What
-        the file holds stays as it is. Raises OSError (ENOSPC, EDQUOT) that names file and sizes.
+        Where the file system can, it is kept for them, and the answer is True. What the file holds
+        stays as it is. fallocate(2) itself: posix_fallocate would write zeros where the file system
+        cannot. Raises OSError (ENOSPC, EDQUOT) that names the file and the sizes.
         """
         status, space = os.fstat(self._descriptor), os.fstatvfs(self._descriptor)
-        missing = max(0, status.st_size - 512 * status.st_blocks)
+        wanted = layers * sum(address.layer_bytes for address in self.addresses)
+        missing = max(0, min(wanted, status.st_size - 512 * status.st_blocks))
         free = space.f_bavail * space.f_frsize
         code = errno.ENOSPC
         if missing <= free:
