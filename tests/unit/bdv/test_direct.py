@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import npy2bdv
@@ -45,6 +46,18 @@ def test_every_level_is_read_back_whatever_the_order(case):
     write(target, volume[::-1].copy())
     checksums = write(target, volume, layers[::2][::-1] + layers[1::2] + layers[:1])
     assert_holds(target, volume)
+    assert list(find_faults(target, checksums, lambda _: None)) == []
+
+
+def test_many_write_at_once_some_the_same_layer(tmp_path):
+    target, volume = make_case(tmp_path / "out.h5", "many chunks")
+    create_file(target)
+    layers = list(range(len(target.layout.layers)))
+    orders = (layers[::2], layers[1::2], layers[::-3])
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda order: write(target, volume, order), orders))
+    assert_holds(target, volume)
+    checksums = found[0] | found[1] | found[2]
     assert list(find_faults(target, checksums, lambda _: None)) == []
 
 
