@@ -68,8 +68,9 @@ def test_every_chunk_stands_at_its_address(case):
     taken = []
     with h5py.File(target.path) as file:
         for k, (level, address) in enumerate(zip(target.layout.levels, addresses, strict=True)):
-            found = {}
-            file[cells(k)].id.chunk_iter(lambda c, f=found: f.update({c[0]: c}))
+            stored = file[cells(k)].id
+            chunks = map(stored.get_chunk_info, range(stored.get_num_chunks()))
+            found = {chunk.chunk_offset: chunk for chunk in chunks}
             places = (range(0, n, c) for n, c in zip(level.shape, level.chunk, strict=True))
             runs = itertools.groupby(itertools.product(*places), lambda place: place[0])
             for layer, (_, run) in enumerate(runs):
