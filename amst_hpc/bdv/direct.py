@@ -179,9 +179,7 @@ def _rows(level: Level, target: Target) -> int:
     Each chunk of the old format does; a level of one layer shares nothing.
     """
     rows, columns = chunk_grid(level)
-    if (
-        _is_old(target) or level.chunk[0] == level.shape[0]
-    ):  # each chunk does, or there is one layer
+    if _is_old(target) or level.chunk[0] == level.shape[0]:
         return rows
     row_bytes = columns * math.prod(level.chunk) * target.stored.itemsize
     return _round_up(rows, PAGE // math.gcd(row_bytes, PAGE))
