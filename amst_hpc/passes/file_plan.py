@@ -144,7 +144,7 @@ def _find_file(
 def _lay_out(target: Target) -> ChunkAddresses:
     addresses = create_file(target)
     with DirectFile(target.path, target.layout, addresses) as file:
-        if not file.reserve():
+        if not file.reserve(len(target.layout.layers)):
             log.info("%s: this file system cannot keep space free for it", target.path)
     return addresses
 

@@ -1,4 +1,7 @@
-"""Files of the direct writer in JHDF5 19.04, with which BigDataViewer and N5-HDF5 read."""
+"""Files of the direct writer in JHDF5, with which BigDataViewer and N5-HDF5 read.
+
+The old JHDF5 14.12 (HDF5 1.8), with which old BigDataViewers read, must read `output.legacy`.
+"""
 
 import hashlib
 import subprocess
@@ -16,19 +19,19 @@ from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
 
 SOURCE = Path(__file__).with_name("ReadLevels.java")
-JAR = Path(__file__).resolve().parents[2] / ".venv/bioformats_package.jar"
+JARS = Path(__file__).resolve().parents[2] / ".venv"
 
 
 @pytest.fixture(scope="session")
 def read_levels(tmp_path_factory):
-    """A function: what ReadLevels.java prints for some files, as lists of words."""
-    if not JAR.exists():
-        pytest.fail(f"{JAR} is missing: make {JAR.relative_to(JAR.parents[1])}")
-    classes = tmp_path_factory.mktemp("classes")
-    subprocess.run(["javac", "-d", classes, "-cp", JAR, SOURCE], check=True)
+    """A function: what ReadLevels.java prints with a jar for some files, as lists of words."""
 
-    def read(*files):
-        command = ["java", "-cp", f"{JAR}:{classes}", "ReadLevels", *map(str, files)]
+    def read(jar, *files):
+        if not (JARS / jar).exists():
+            pytest.fail(f"{JARS / jar} is missing: make {JARS.name}/{jar}")
+        classes = tmp_path_factory.mktemp("classes")
+        subprocess.run(["javac", "-d", classes, "-cp", JARS / jar, SOURCE], check=True)
+        command = ["java", "-cp", f"{JARS / jar}:{classes}", "ReadLevels", *map(str, files)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         return [line.split() for line in done.stdout.splitlines()]
@@ -44,9 +47,17 @@ def words(values):
     return str(values).replace(" ", "")
 
 
-def test_every_level_is_read_as_by_h5py(read_levels, tmp_path):
+@pytest.mark.parametrize(
+    ("jar", "cases"),
+    [
+        ("bioformats_package.jar", list(CASES)),
+        ("loci_tools.jar", [name for name in CASES if "legacy" in name]),
+    ],
+    ids=["JHDF5 19.04", "JHDF5 14.12"],
+)
+def test_every_level_is_read_as_by_h5py(read_levels, tmp_path, jar, cases):
     expected = []
-    for name in CASES:
+    for name in cases:
         target, volume = make_case(tmp_path / f"{name.replace(' ', '_')}.h5", name)
         create_file(target)
         write(target, volume)
@@ -58,7 +69,7 @@ def test_every_level_is_read_as_by_h5py(read_levels, tmp_path):
                 np.testing.assert_array_equal(file[cells(k)][:].view(volume.dtype), level)
                 shape, chunk = (words(list(s)) for s in (level.shape, file[cells(k)].chunks))
                 expected.append([cells(k), shape, chunk, str(level.itemsize), digest(level)])
-    assert read_levels(*(line[0] for line in expected if len(line) == 4)) == expected
+    assert read_levels(jar, *(line[0] for line in expected if len(line) == 4)) == expected
 
 
 def test_the_last_of_17_million_chunks(read_levels, tmp_path):
@@ -71,6 +82,7 @@ def test_the_last_of_17_million_chunks(read_levels, tmp_path):
     with DirectFile(target.path, layout, create_file(target)) as file:
         for z, level in slices.items():
             file.write_layer(z, [level])
-    read = read_levels(*(f"{target.path}@{z}" for z in slices))
+    files = [f"{target.path}@{z}" for z in slices]
+    read = read_levels("bioformats_package.jar", *files)
     target.path.unlink()
     assert [line[-1] for line in read[1::2]] == [digest(level) for level in slices.values()]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import npy2bdv
@@ -48,6 +49,18 @@ def test_every_level_is_read_back_whatever_the_order(case):
     assert list(find_faults(target, checksums, lambda _: None)) == []
 
 
+def test_many_write_at_once_some_the_same_layer(tmp_path):
+    target, volume = make_case(tmp_path / "out.h5", "many chunks")
+    create_file(target)
+    layers = list(range(len(target.layout.layers)))
+    orders = (layers[::2], layers[1::2], layers[::-3])
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(lambda order: write(target, volume, order), orders))
+    assert_holds(target, volume)
+    checksums = found[0] | found[1] | found[2]
+    assert list(find_faults(target, checksums, lambda _: None)) == []
+
+
 def test_every_chunk_stands_at_its_address(case):
     target, _ = case
     addresses = create_file(target)
@@ -55,8 +68,9 @@ def test_every_chunk_stands_at_its_address(case):
     taken = []
     with h5py.File(target.path) as file:
         for k, (level, address) in enumerate(zip(target.layout.levels, addresses, strict=True)):
-            found = {}
-            file[cells(k)].id.chunk_iter(lambda c, f=found: f.update({c[0]: c}))
+            stored = file[cells(k)].id
+            chunks = map(stored.get_chunk_info, range(stored.get_num_chunks()))
+            found = {chunk.chunk_offset: chunk for chunk in chunks}
             places = (range(0, n, c) for n, c in zip(level.shape, level.chunk, strict=True))
             runs = itertools.groupby(itertools.product(*places), lambda place: place[0])
             for layer, (_, run) in enumerate(runs):
@@ -222,8 +236,28 @@ def test_space_is_reserved_and_kept(tmp_path):
     addresses = create_file(target)
     write(target, volume)
     with DirectFile(target.path, target.layout, addresses) as file:
-        assert file.reserve() == file.reserve()
+        assert file.reserve(4) == file.reserve(4)
     assert_holds(target, volume)
+
+
+def test_space_is_asked_for_the_layers_that_are_missing(monkeypatch, tmp_path):
+    """A file system that compresses holds fewer blocks than bytes: they are not missing."""
+    output = Output(compression=0, levels=1)
+    layout = make_layout((30_000, 12_000, 12_000), 64, output)
+    target = make_target(tmp_path / "out.h5", layout, "uint8", output, False)
+    monkeypatch.setattr(direct, "_fallocate", lambda *_: 0)
+    with DirectFile(target.path, layout, create_file(target)) as file:
+        assert file.reserve(0)
+    target.path.unlink()
+
+
+def test_what_a_killed_job_left_of_a_layout_is_in_nobodys_way(tmp_path):
+    target, volume = make_case(tmp_path / "out.h5", "uint8")
+    (tmp_path / ".out.h5.part").write_bytes(b"half a file")
+    create_file(target)
+    write(target, volume)
+    assert_holds(target, volume)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.h5"]
 
 
 @pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.ENOSYS])
@@ -233,7 +267,7 @@ def test_file_system_that_cannot_reserve(monkeypatch, tmp_path, code):
     monkeypatch.setattr(direct, "_fallocate", lambda *_: code)
     with DirectFile(target.path, target.layout, addresses) as file:
         before = target.path.stat().st_blocks
-        assert not file.reserve()
+        assert not file.reserve(4)
         assert target.path.stat().st_blocks == before
 
 
@@ -245,7 +279,7 @@ def test_quota_is_met_before_the_work(monkeypatch, tmp_path):
         DirectFile(target.path, target.layout, addresses) as file,
         pytest.raises(OSError, match=r"GB are free.*out\.h5") as raised,
     ):
-        file.reserve()
+        file.reserve(4)
     assert raised.value.errno == errno.EDQUOT
 
 
@@ -309,14 +343,15 @@ def test_layers_of_30000_slices_of_12000_by_12000(tmp_path):
     target.path.unlink()
 
 
-def test_full_file_system_is_met_before_the_work(tmp_path):
-    """30,000 slices do not fit here; nothing is taken."""
+def test_full_file_system_is_met_before_the_work(monkeypatch, tmp_path):
+    """30,000 slices do not fit here (if they do: as if not); nothing is taken."""
+    monkeypatch.setattr(direct, "_fallocate", lambda *_: errno.ENOSPC)
     output = Output(compression=0, levels=1)
     layout = make_layout((30_000, 12_000, 12_000), 64, output)
     target = make_target(tmp_path / "out.h5", layout, "uint8", output, False)
     with DirectFile(target.path, layout, create_file(target)) as file:
         with pytest.raises(OSError, match=r"No space .* 43\d\d\.\d GB are still to be") as raised:
-            file.reserve()
+            file.reserve(len(layout.layers))
         assert raised.value.errno == errno.ENOSPC
     assert target.path.stat().st_blocks * 512 < 50 << 20
     target.path.unlink()
