@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from amst_hpc.config import Config, InputError
+from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
@@ -148,6 +148,9 @@ def slice_faults(
             elif header.shape != first_prealigned.shape:
                 fit_to(stack.read(z), first_prealigned.shape, name)
         except SliceError as error:
+            cause = error.__context__
+            if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
+                raise OSError(cause.errno, f"{option} {error}") from None
             faults.append(f"{option} {error}")
     return faults
 
