@@ -69,10 +69,9 @@ def make_target(
     dtype: np.dtype[Any] | type[np.generic] | str,
     output: Output,
     append: bool = False,
-    token: str = "",
 ) -> Target:
     """The file that `output` asks for; dtype uint8 or uint16."""
-    return Target(path, layout, np.dtype(dtype), output, append, token)
+    return Target(path, layout, np.dtype(dtype), output, append)
 
 
 def open_target(target: Target, **driver: Any) -> h5py.File:

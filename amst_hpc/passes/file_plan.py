@@ -64,14 +64,14 @@ def plan_file(aligned: AlignedStack, output: Output, attempt: Attempt, ranks: in
     """Find the file that is there, or make it (rank 0). Raises `InputError`, OSError (ENOSPC)."""
     layout, writer = plan_layout(aligned.inputs, output), choose_writer(output, ranks)
     token, keys, closed = _read_journal(attempt)
-    target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, token=token)
+    target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, append=True)
     if token and (closed or writer == "direct"):
         wanted = {n: aligned.key(slices) for n, slices in enumerate(layout.layers)}
         missing = [n for n in wanted if keys.get(n) != wanted[n]]
-        if plan := _find_file(replace(target, append=True), writer, missing, attempt):
+        if plan := _find_file(replace(target, token=token), writer, missing, attempt):
             return plan
     attempt.forget_output()
-    target = replace(target, token=secrets.token_hex(8))
+    target = replace(target, token=secrets.token_hex(8), append=False)
     addresses = _lay_out(target) if writer == "direct" else ()
     return FilePlan(target, writer, range(len(layout.layers)), addresses)
 
@@ -82,10 +82,12 @@ def plan_block(aligned: AlignedStack, output: Output, attempt: Attempt, blocks: 
     """
     layout = plan_layout(aligned.inputs, output)
     token, keys, _ = _read_journal(attempt)
-    target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, token=token)
+    target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, append=True)
     mine = split(len(layout.layers), blocks)[attempt.block - 1]
     missing = [n for n in mine if keys.get(n) != aligned.key(layout.layers[n])]
-    plan = _find_file(replace(target, append=True), "direct", missing, attempt) if token else None
+    plan = None
+    if token:
+        plan = _find_file(replace(target, token=token), "direct", missing, attempt)
     if plan is None:
         raise InputError(f"OUT {attempt.out}: no file is laid out; expected amst-hpc merge before")
     return plan

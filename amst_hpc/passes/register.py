@@ -197,15 +197,7 @@ class Registrar:
 
         crashed : elastix has crashed on it, it is not asked again.
         """
-        timer = StageTimer()
-        members = window(z, self.inputs.depth, self.config.template.radius)
-        result = SliceResult(
-            z,
-            self.inputs.raw.names[z],
-            missed=[self.inputs.prealigned.names[i] for i in members if i in self.unreadable],
-            rank=self.rank,
-            device=self.matcher.device,
-        )
+        timer, result = StageTimer(), self.begin(z)
         try:
             raw, offset = fit_to(self.inputs.raw.read(z), self.inputs.shape, result.file)
         except SliceError as error:
@@ -234,6 +226,18 @@ class Registrar:
             result = replace(result, prealigned=self.match_prealigned(z, raw, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
+
+    def begin(self, z: int) -> SliceResult:
+        """What is known of a slice beforehand."""
+        prealigned = self.inputs.prealigned.names
+        members = window(z, self.inputs.depth, self.config.template.radius)
+        return SliceResult(
+            z,
+            self.inputs.raw.names[z],
+            missed=[prealigned[i] for i in members if i in self.unreadable],
+            rank=self.rank,
+            device=self.matcher.device,
+        )
 
     def keep_thumbnails(self, z: int, raw: Image) -> None:
         """Raw and pre-aligned slice for the report, while they are in hand."""
