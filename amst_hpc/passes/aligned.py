@@ -18,7 +18,7 @@ from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.quality.thumbnails import ThumbnailWriter
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import Image, resample
+from amst_hpc.transform import Block, Image, resample
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,20 @@ class AlignedStack:
         except SliceError as error:
             raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
 
-    def layer(self, slices: range, thumbnails: ThumbnailWriter, stop: StopRequest) -> Image | None:
-        """These slices of the output, (z, y, x); None if it was asked to stop meanwhile."""
-        block = np.empty((len(slices), *self.inputs.shape), self.inputs.dtype)
+    def make_layer(
+        self, slices: range, block: Block, thumbnails: ThumbnailWriter, stop: StopRequest
+    ) -> Block | None:
+        """These slices of the output in the first slices of `block`; None if asked to stop."""
         for place, i in enumerate(slices):
             if stop:
                 return None
             block[place] = self.slice(i)
             thumbnails.add("aligned", self.results[i].z, block[place])
-        return block
+        return block[: len(slices)]
+
+    def new_block(self, slices: int) -> Block:
+        """Memory for a layer; it is used again and again, since new pages are dear."""
+        return np.empty((slices, *self.inputs.shape), self.inputs.dtype)
 
     def key(self, slices: range) -> str:
         """Changes when a transform of these slices does: what was written with it is then stale."""

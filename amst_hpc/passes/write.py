@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 from amst_hpc.bdv.checksums import ChecksumFile
 from amst_hpc.bdv.direct import DirectFile
@@ -93,9 +94,12 @@ def _write_direct(
 
         begin_writing(plan, journal)
         recorder = _Recorder(file, checksums, journal, aligned)
+        # one layer is made while the other is stored
+        blocks = cycle([aligned.new_block(layout.layer) for _ in range(2)])
         with StoringThread(recorder.store) as thread:
             for layer in _share(plan.missing, comm):
-                block = aligned.layer(layout.layers[layer], thumbnails, stop)
+                slices = layout.layers[layer]
+                block = aligned.make_layer(slices, next(blocks), thumbnails, stop)
                 if block is None:
                     break
                 thread.put(layer, [v.view(target.stored) for v in pyramid(block, layout)])
@@ -118,6 +122,7 @@ def _write_rounds(
     present, total = len(layout.layers) - len(plan.missing), layout.shape[0]
     with attempt.open_journal(comm.rank, "write") as journal:
         begin_writing(plan, journal)
+        memory = aligned.new_block(layout.layer)
         with (
             BdvWriter(target, comm) as out,
             ChecksumFile(attempt.checksums, layout, write=True) as checksums,
@@ -129,7 +134,7 @@ def _write_rounds(
             for done, layer in _rounds(plan.missing, comm):
                 block = None
                 if layer is not None:
-                    block = aligned.layer(layout.layers[layer], thumbnails, stop)
+                    block = aligned.make_layer(layout.layers[layer], memory, thumbnails, stop)
                 if any(comm.allgather(bool(stop))):
                     break
                 sums = out.write(layer, block)
