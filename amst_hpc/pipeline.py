@@ -32,6 +32,7 @@ from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.passes.aligned import AlignedStack, open_resampler
 from amst_hpc.passes.file_plan import (
+    block_of_layer,
     check_layer,
     complete_file,
     plan_block,
@@ -157,8 +158,9 @@ def _align_block(
         StopRequest(attempt.stop_flag) as stop,
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
-        register_slices(part, config, attempt, comm, stop)
         settled = on_rank_0(comm, attempt.read_settled)
+        if job.retry or not settled:
+            register_slices(part, config, attempt, comm, stop)
         if not settled:
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "
@@ -188,15 +190,15 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             found = attempt.registered(inputs.select, provisional=True)
             for z in inputs.select:
                 if z not in found:
-                    raise InputError(f"OUT {out}: {_missing(blocks, z, 'registered')}")
+                    raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             results = choose_transforms([found[z] for z in inputs.select], inputs.shape)
             settled_now = attempt.settle(results)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:
                 record_file(plan, attempt)
                 if not settled_now:
-                    z = plan.layout.layers[plan.missing[0]].start
-                    raise InputError(f"OUT {out}: {_missing(blocks, z, 'written')}")
+                    n = block_of_layer(plan, len(blocks.ranges))
+                    raise InputError(f"OUT {out}: {_missing(blocks, n, 'written')}")
                 told = "the transforms of the whole stack are settled; now every block writes its"
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
@@ -205,12 +207,10 @@ def merge(out: Path, comm: Communicator) -> Outcome:
     return Outcome(results, view)
 
 
-def _missing(blocks: Blocks, z: int, what: str) -> str:
-    n = blocks.find(z)
+def _missing(blocks: Blocks, n: int, what: str) -> str:
     start, stop = blocks.ranges[n - 1]
     return (
-        f"slice {z} is not {what}: block {n} (slices {start}:{stop}) is not done; the command that "
-        "began it continues it"
+        f"block {n} (slices {start}:{stop}) is not {what}; the command that began it continues it"
     )
 
 

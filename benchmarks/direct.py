@@ -94,7 +94,7 @@ def direct_overlapped() -> None:
 
 def through_hdf5(writer: str) -> None:
     settings = Output(compression=0, writer=writer)
-    with BdvWriter(path, layout, np.uint8, settings, comm) as file:
+    with BdvWriter(make_target(path, layout, np.uint8, settings), comm) as file:
         for layer in mine:
             file.write(layer, block)
     if comm.rank == 0:

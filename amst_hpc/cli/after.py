@@ -89,7 +89,10 @@ def evaluate(
 def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an align")]) -> None:
     """Draw OUT.amst/report.html again, from what the alignment has kept."""
     with errors():
+        from amst_hpc.job.lock import locked
+        from amst_hpc.job.run_folder import run_folder
         from amst_hpc.quality.report import write_report
 
-        path = write_report(out)
+        with locked(run_folder(out)):
+            path = write_report(out)
     typer.echo(path)

@@ -17,7 +17,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,18 @@ class OutputLock:
                 (self.folder / f"{self.name}.json").unlink(missing_ok=True)
                 self._lock.unlock()
         self._thread = None
+
+
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of an output whose run folder is there. Raises `InputError`."""
+    lock = OutputLock(folder)
+    if folder.is_dir():
+        lock.take()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _make(path: Path) -> Lock:

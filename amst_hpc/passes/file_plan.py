@@ -83,7 +83,7 @@ def plan_block(aligned: AlignedStack, output: Output, attempt: Attempt, blocks: 
     layout = plan_layout(aligned.inputs, output)
     token, keys, _ = _read_journal(attempt)
     target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, append=True)
-    mine = split(len(layout.layers), blocks)[attempt.block - 1]
+    mine = layers_of_blocks(layout, blocks)[attempt.block - 1]
     missing = [n for n in mine if keys.get(n) != aligned.key(layout.layers[n])]
     plan = None
     if token:
@@ -91,6 +91,17 @@ def plan_block(aligned: AlignedStack, output: Output, attempt: Attempt, blocks: 
     if plan is None:
         raise InputError(f"OUT {attempt.out}: no file is laid out; expected amst-hpc merge before")
     return plan
+
+
+def layers_of_blocks(layout: Layout, blocks: int) -> list[range]:
+    """The layers that each block of an array writes."""
+    return split(len(layout.layers), blocks)
+
+
+def block_of_layer(plan: FilePlan, blocks: int) -> int:
+    """The block, from 1, that writes the first missing layer."""
+    mine = layers_of_blocks(plan.layout, blocks)
+    return next(n for n, layers in enumerate(mine, 1) if plan.missing[0] in layers)
 
 
 def record_file(plan: FilePlan, attempt: Attempt) -> None:

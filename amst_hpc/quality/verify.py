@@ -1,7 +1,7 @@
 """`amst-hpc verify`: is a finished file still what was written?
 
 Every chunk of every level is read back and compared with the checksum that was taken of its voxels
-before they were compressed (`OUT.amst/journal/*.write.log`); the tables and attributes are compared
+before they were compressed (`OUT.amst/checksums`); the tables and attributes are compared
 with those that the settings ask for, and `OUT.xml` with the one that would be written now.
 """
 
