@@ -2,13 +2,18 @@
 
 register, write : seconds to wait before each slice, and before each layer is stored.
 crash : the slice at which elastix is made to die of SIGSEGV.
+kill : "module:function" of the program; who calls it gets SIGKILL.
+hidden : [rank, end]; the folders that this rank lists have no file whose path ends so.
 """
 
+import importlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
+from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cli.app import main
 from amst_hpc.passes import register
@@ -49,9 +54,33 @@ def dying(make):
     return wrapped
 
 
+def deadly(place):
+    """Put SIGKILL in the place of "module:function"."""
+    module, name = place.split(":")
+    setattr(importlib.import_module(module), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hide(rank, end):
+    """Folders lack what ends on `end` on one rank, as on a node with an old listing."""
+    if int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != rank:
+        return
+    for method in ("glob", "iterdir"):
+        listed = getattr(Path, method)
+
+        def fewer(self, *args, listed=listed):
+            return (path for path in listed(self, *args) if not str(path).endswith(end))
+
+        setattr(Path, method, fewer)
+
+
 if __name__ == "__main__":
     register.Registrar.register = slow(register.Registrar.register, FAULTS.get("register", 0))
     BdvWriter.write = slow(BdvWriter.write, FAULTS.get("write", 0))
+    DirectFile.write_layer = slow(DirectFile.write_layer, FAULTS.get("write", 0))
     if "crash" in FAULTS:
         register.make_refine = dying(register.make_refine)
+    if "kill" in FAULTS:
+        deadly(FAULTS["kill"])
+    if "hidden" in FAULTS:
+        hide(*FAULTS["hidden"])
     main()
