@@ -6,6 +6,7 @@ Small stacks, one process, no elastix; a kill is a real one, of a process of its
 import json
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import h5py
 import numpy as np
@@ -599,8 +600,6 @@ def test_the_contrast_is_that_of_the_slices_whatever_the_levels(alone, stacks):
     assert contrast(one) == contrast(three)
     raw = read_stack(stacks[0] / "raw")
     low, high = np.percentile(raw, (0.5, 99.5))
-    from xml.etree import ElementTree
-
     found = ElementTree.parse(one.with_suffix(".settings.xml"))
     assert float(found.findtext(".//min")) == pytest.approx(low, abs=12)
     assert float(found.findtext(".//max")) == pytest.approx(high, abs=12)
@@ -611,7 +610,6 @@ def test_the_contrast_loads_no_dataset(stacks, tmp_path, monkeypatch):
         raise AssertionError("voxels were read back")
 
     monkeypatch.setattr(h5py.Dataset, "__getitem__", refuse)
-    monkeypatch.setattr("amst_hpc.pipeline.plan_file", pipeline.plan_file)
     finished(call(*line(stacks[0], tmp_path / "out.h5", output__levels=1)))
 
 
@@ -638,3 +636,20 @@ def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, tmp_path, rank
     out = tmp_path / "out.h5"
     finished(run(ranks, *line(stacks[0], out, output__writer=writer)))
     same(out, alone(0))
+
+
+@pytest.mark.parametrize(("blocks", "ranks"), [(1, 0), (2, 0), (4, 0), (2, 3)])
+def test_blocks_give_the_datasets_of_one_job(stacks, alone, tmp_path, blocks, ranks):
+    """0 ranks: in this process."""
+    out = tmp_path / "out.h5"
+
+    def go(*arguments: str | Path) -> None:
+        finished(run(ranks, *arguments) if ranks else call(*arguments))
+
+    for _ in range(2):
+        for block in range(1, blocks + 1):
+            go(*line(stacks[0], out, "--block", f"{block}/{blocks}"))
+        assert not out.exists()
+        finished(call("merge", out))
+    same(out, alone(0))
+    finished(call("verify", out))

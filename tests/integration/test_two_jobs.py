@@ -61,5 +61,5 @@ def test_two_jobs_on_one_output(tissue, tmp_path):
         finished(call(*line))  # the run folder is whole
         assert sorted(registrations(folder)) == list(range(24))
         finished(call("verify", out))
-    print(f"{TIMES} pairs: {dict(counts)}")  # noqa: T201
+    print(f"{TIMES} pairs: {dict(counts)}")
     assert counts["refused"] >= TIMES // 2, counts
