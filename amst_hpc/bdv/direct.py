@@ -42,10 +42,11 @@ from amst_hpc.bdv.file import (
     Target,
     create_tables,
     find_target_mismatch,
+    raise_passing,
     sync,
 )
 from amst_hpc.bdv.metadata import cells
-from amst_hpc.config import PASSING_ERRORS, InputError
+from amst_hpc.config import InputError
 from amst_hpc.geometry import Layout, Level
 
 Block = NDArray[Any]  # (z, y, x), uint8 or uint16
@@ -98,8 +99,7 @@ def create_file(target: Target) -> ChunkAddresses:
         part.replace(target.path)
     except (*HDF5_ERRORS, AddressError) as error:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
-            raise
+        raise_passing(error)
         raise InputError(f"{target.path}: cannot be laid out ({error})") from None
     return addresses
 
@@ -115,6 +115,7 @@ def read_addresses(target: Target) -> ChunkAddresses:
                 raise InputError(f"{target.path}: cannot be continued: {fault}")
             return _find_addresses(file, target)
     except HDF5_ERRORS as error:
+        raise_passing(error)
         raise InputError(f"{target.path}: cannot be opened ({error})") from None
     except AddressError as error:
         raise InputError(f"{target.path}: cannot be continued: {error}") from None

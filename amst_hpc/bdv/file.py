@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.bdv.metadata import SETUP, cells
-from amst_hpc.config import InputError, Output
+from amst_hpc.config import PASSING_ERRORS, InputError, Output
 from amst_hpc.geometry import Layout, Level
 
 LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
@@ -83,6 +83,7 @@ def open_target(target: Target, **driver: Any) -> h5py.File:
     try:
         file = h5py.File(target.path, mode, libver=LIBVER, **driver)
     except OSError as error:
+        raise_passing(error)
         raise InputError(f"{target.path}: cannot be opened for writing ({error})") from None
     if not target.append:
         create_tables(file, target)
@@ -130,11 +131,15 @@ def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None
 
 
 def read_token(path: Path) -> str:
-    """The token of a file; empty where it has none, is damaged or not there."""
+    """The token of a file; empty where it has none, is damaged or not there.
+
+    Raises OSError where the file system is away (`PASSING_ERRORS`).
+    """
     try:
         with h5py.File(path, "r", locking=False) as file:
             return str(file.attrs.get(FILE_ID, ""))
-    except HDF5_ERRORS:
+    except HDF5_ERRORS as error:
+        raise_passing(error)
         return ""
 
 
@@ -161,7 +166,15 @@ def naming_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except HDF5_ERRORS as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
+        named = OSError(f"{path}: cannot be written ({error})")
+        named.errno = getattr(error, "errno", None)
+        raise named from error
+
+
+def raise_passing(error: Exception) -> None:
+    """Raise a fault of the file system that another start may not meet; else nothing happens."""
+    if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
+        raise error
 
 
 def sync(path: Path) -> None:

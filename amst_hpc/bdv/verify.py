@@ -10,7 +10,7 @@ from isal import isal_zlib
 
 from amst_hpc.bdv.checksums import ChecksumFile
 from amst_hpc.bdv.chunks import Checksums
-from amst_hpc.bdv.file import HDF5_ERRORS, Target, find_target_mismatch
+from amst_hpc.bdv.file import HDF5_ERRORS, Target, find_target_mismatch, raise_passing
 from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.geometry import Layout
 
@@ -42,6 +42,7 @@ def find_fault(target: Target) -> str:
         with h5py.File(target.path, "r", locking=False) as file:
             return find_target_mismatch(file, target) or _find_wrong_type(file, target) or ""
     except (*HDF5_ERRORS, KeyError) as error:
+        raise_passing(error)
         return f"it cannot be read ({error})"
 
 

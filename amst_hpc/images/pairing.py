@@ -109,7 +109,8 @@ def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, 
     Raises `InputError`.
     """
     raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
-    select = _select(job.range, common_depth(raw, prealigned, job.allow_count_mismatch))
+    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    select = on_all_ranks(comm, lambda: _select(job.range, depth))
     shape = on_all_ranks(comm, lambda: prealigned.header(select.start)).shape
     factor = max(1, -(-max(shape) // PREVIEW_SIZE))
     count = min(len(select), PREVIEW_SLICES)

@@ -121,10 +121,14 @@ class Attempt:
 
     def forget_output(self) -> None:
         """What was written is of no use: the output is made anew from the registered slices."""
+        if self.out.is_dir():
+            for name in {r["file"] for r in records(self.journal) if "file" in r}:
+                (self.out / name).unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
         self.checksums.unlink(missing_ok=True)
-        for path in self.journal.glob("*.write.log"):
-            path.unlink()
+        for folder in (self.journal, self.thumbnails):
+            for path in folder.glob("*.write.log"):
+                path.unlink()
 
 
 def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
@@ -179,7 +183,8 @@ def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: in
     if job.overwrite and before == now and restarts():
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
-    check_room(job, config, inputs, continued=before is not None and not job.overwrite)
+    same = before is not None and before["output"] == now["output"]
+    check_room(job, config, inputs, continued=same and not job.overwrite)
     try:
         lock.take()
         return _make_folder(job, config, now, block)
@@ -197,6 +202,8 @@ def _make_folder(job: Job, config: Config, now: dict[str, Any], block: int) -> A
     before = _read_fingerprint(job.out)
     _refuse_foreign(job, before, now)
     if job.overwrite:
+        if before is not None:
+            attempt.forget_output()
         _empty(attempt.folder)
         before = None
     attempt.journal.mkdir(parents=True, exist_ok=True)
@@ -261,7 +268,7 @@ def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str
 def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> None:
     """The folder exists and can be written, and the disk has room for the output.
 
-    continued : what is there is of this job. Raises `InputError`.
+    continued : what is there is of this job and settings. Raises `InputError`.
     """
     parent = job.out.absolute().parent
     if not parent.is_dir():
@@ -272,10 +279,11 @@ def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> Non
     partial = Attempt(job.out).partial
     if partial.exists():  # of a try before: continued, or made anew in its place
         free += partial.stat().st_blocks * 512
-    if continued and job.out.is_file():
-        free += job.out.stat().st_blocks * 512
-    if job.out.is_dir():  # slices that are there already
-        free += sum(path.stat().st_size for path in job.out.glob("*.tif*"))
+    elif continued and job.out.is_file():  # complete
+        return
+    if job.out.is_dir():  # slices that are there already: kept, or written in their place
+        there = [path.stat().st_size for path in job.out.glob("*.tif*")]
+        free += len(there) * inputs.slice_bytes if continued else sum(there)
     if need > free:
         raise InputError(
             f"OUT {job.out}: needs up to {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
