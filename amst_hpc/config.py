@@ -8,6 +8,7 @@ the key.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ class InputError(Exception):
     One line that names what, where and what was expected.
     """
 
+
+PASSING_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
+"""Faults of a file system that another start may not meet: no fault of the input (exit code 1)."""
 
 ELASTIX: Mapping[str, Any] = MappingProxyType(
     {
@@ -124,18 +128,24 @@ class Output:
     )
     chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
     layer: int = _field(0, "slices in a layer, a power of two (0: chosen from the stack)")
-    compression: int = _field(1, "gzip level 1 to 9; 0: uncompressed")
+    compression: int = _field(
+        0,
+        "0: uncompressed, each rank writes its own bytes; gzip level 1 to 9: a tenth smaller, "
+        "several times slower, and made anew after a crash",
+    )
     levels: int = _field(
         0, "mipmap levels with the full size counted (0: until a level fits a screen)"
     )
     factors: tuple[tuple[int, ...], ...] = _field(
         (), "z, y, x factor of each further level; empty: by the voxel size"
     )
-    writer: str = _field("auto", "auto, collective (needs parallel HDF5) or funnel")
+    writer: str = _field(
+        "auto", "auto, direct (uncompressed), collective (needs parallel HDF5) or funnel"
+    )
     intermediates: bool = _field(
         False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"
     )
-    legacy: bool = _field(False, "uint16 for BigDataViewer before 10.4.6 (old Fiji)")
+    legacy: bool = _field(False, "for BigDataViewer before 10.4.6 (old Fiji)")
     report: bool = _field(True, "OUT.amst/report.html at the end")
 
     def __post_init__(self) -> None:
@@ -162,10 +172,10 @@ class Output:
             factors_ok,
             "[z, y, x] factors of 1, 2, 3, 4 or 8 each",
         )
-        writers = ("auto", "collective", "funnel")
-        _require(
-            "output", "writer", self.writer, self.writer in writers, "auto, collective or funnel"
-        )
+        writers = ("auto", "direct", "collective", "funnel")
+        _require("output", "writer", self.writer, self.writer in writers, ", ".join(writers))
+        direct = self.writer != "direct" or self.compression == 0
+        _require("output", "writer", self.writer, direct, "output.compression = 0 with it")
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,12 @@
 
 Two passes. Each rank first registers its share of the slices (template, coarse, refine); every
 result is in the journal before it counts. When all are there, the transforms are settled for the
-whole stack at once (`registration.fallback`), and the ranks resample raw once, layer by layer, and
-write the layers. Resampling is cheap and registration is not: so the file that a crash leaves is
-simply written again, bad slices are judged against the whole stack, and a restart with another
-number of ranks gives the same bytes.
+whole stack at once (`registration.fallback`), and the ranks resample raw once and write the layers,
+each rank its own into one file. Bad slices are judged against the whole stack, and a restart with
+another number of ranks gives the same voxels.
+
+The tasks of an array do the same in four steps (`cluster.blocks`): each registers its block,
+`merge` settles, each writes its layers, `merge` completes.
 """
 
 from __future__ import annotations
@@ -13,25 +15,34 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from amst_hpc.bdv.writer import choose_writer
-from amst_hpc.config import Config
+from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
+from amst_hpc.config import Config, InputError, Output, from_tree
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
-from amst_hpc.job.run_folder import Attempt, begin_attempt, view_path
+from amst_hpc.job.run_folder import Attempt, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
 from amst_hpc.parallel.signals import StopRequest
-from amst_hpc.passes.merge import join_parts
+from amst_hpc.passes.aligned import AlignedStack, open_resampler
+from amst_hpc.passes.file_plan import (
+    block_of_layer,
+    check_layer,
+    complete_file,
+    plan_block,
+    plan_file,
+    record_file,
+)
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
-from amst_hpc.passes.write import AlignedStack, check_layer, open_resampler, write_output
-from amst_hpc.quality.report import try_report
+from amst_hpc.passes.write import write_layers
+from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.slice_result import SliceResult, to_csv
@@ -41,12 +52,14 @@ from amst_hpc.slice_result import SliceResult, to_csv
 class Outcome:
     """What a run did with each slice, and the file to open.
 
-    strict : a slice that fell back is an error.
+    strict : a slice that fell back is an error. next_step : what is to be done before there is a
+    file to open; empty: nothing.
     """
 
     results: Sequence[SliceResult]
     view: Path
     strict: bool = False
+    next_step: str = ""
 
     @property
     def fallen_back(self) -> list[SliceResult]:
@@ -60,33 +73,48 @@ class Outcome:
 
     def summary(self) -> str:
         """What to tell the user at the end."""
+        if self.next_step:
+            return self.next_step
         lines = [f"{len(self.results)} slices written: open {self.view}"]
         if self.refused:
             lines = [f"--strict: {len(self.results)} slices registered, nothing written"]
         if self.fallen_back:
             shown = [f"{result.z} ({result.status})" for result in self.fallen_back]
-            more = f" and {len(shown) - 20} more" if len(shown) > 20 else ""
+            lines.append(f"{len(shown)} of them not by affine registration: {_some(shown)}")
+        if lacking := [result for result in self.results if result.missed]:
+            names = list(dict.fromkeys(name for result in lacking for name in result.missed))
             lines.append(
-                f"{len(shown)} of them not by affine registration: {', '.join(shown[:20])}{more}"
+                f"the templates of {len(lacking)} slices lack pre-aligned slices that cannot be "
+                f"read: {_some(names)}; the same command registers them again when these are back"
             )
         return "\n".join(lines)
 
 
-def align(job: Job, config: Config, comm: Communicator) -> Outcome:
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+
+
+def align(
+    job: Job, config: Config, comm: Communicator, block: tuple[int, int] | None = None
+) -> Outcome:
     """Align a stack (Hennies et al., Sci Rep 10, 2004 (2020)); collective over `comm`.
 
-    Raises `InputError` (on every rank, before anything is written) and `Stopped`.
+    block : (I, N), the next step of block I of N. Raises `InputError` (on every rank, before
+    anything is written) and `Stopped`.
     """
-    with recording_failure(job.out, comm):
-        on_rank_0(comm, lambda: refuse_fruitless_restart(job.out))
-        return _align(job, config, comm)
+    number = block[0] if block else 0
+    with recording_failure(job.out, comm, number):
+        on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
+        inputs = open_inputs(job, config, comm)
+        with ready_tools(config, inputs, comm):
+            if block:
+                return _align_block(job, config, inputs, comm, block)
+            return _align_whole(job, config, inputs, comm)
 
 
-def _align(job: Job, config: Config, comm: Communicator) -> Outcome:
+def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Outcome:
     began = time.monotonic()
-    inputs = open_inputs(job, config, comm)
-    with ready_tools(config, inputs, comm):
-        attempt: Attempt = on_rank_0(comm, lambda: begin_attempt(job, config, inputs))
+    with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
             found, seconds = register_slices(inputs, config, attempt, comm, stop)
             results = on_rank_0(comm, lambda: choose_transforms(found, inputs.shape))
@@ -97,16 +125,93 @@ def _align(job: Job, config: Config, comm: Communicator) -> Outcome:
                 return outcome
             registered = time.monotonic()
             aligned = AlignedStack(inputs, results, open_resampler(config, comm))
-            write_output(aligned, config, attempt, comm, stop)
-    written = time.monotonic()
-    seconds |= {"write": written - registered, "total": written - began}
-    facts = describe_ranks(config, attempt, comm, seconds)
-    if comm.rank == 0:
-        write_products(job, config, inputs, results, facts)
-        if config.output.report:
-            try_report(job.out)
-    comm.Barrier()
+            write_output(aligned, config.output, attempt, comm, stop)
+        written = time.monotonic()
+        seconds |= {"write": written - registered, "total": written - began}
+        facts = describe_ranks(config, attempt, comm, seconds)
+        on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
+
+
+def write_output(
+    aligned: AlignedStack, output: Output, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> None:
+    """Write the aligned stack in the format of the configuration; collective. Raises `Stopped`."""
+    if output.format == "tif":
+        write_tiffs(aligned, output, attempt, comm, stop)
+        return
+    plan = on_rank_0(comm, lambda: plan_file(aligned, output, attempt, comm.size))
+    write_layers(aligned, plan, attempt, comm, stop)
+    on_rank_0(comm, lambda: complete_file(plan, attempt))
+
+
+def _align_block(
+    job: Job, config: Config, inputs: Inputs, comm: Communicator, block: tuple[int, int]
+) -> Outcome:
+    """Register the block; when the transforms of the whole are settled, write its layers."""
+    number, count = block
+    blocks = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, count))
+    part = replace(inputs, select=blocks.slices(number))
+    view = view_path(job.out, config.output)
+    with (
+        open_attempt(job, config, inputs, comm, number) as attempt,
+        StopRequest(attempt.stop_flag) as stop,
+    ):
+        on_rank_0(comm, lambda: record_blocks(job.out, blocks))
+        settled = on_rank_0(comm, attempt.read_settled)
+        if job.retry or not settled:
+            register_slices(part, config, attempt, comm, stop)
+        if not settled:
+            told = f"block {number} of {count}: slices {part.select.start} to "
+            told += f"{part.select.stop - 1} are registered; when all blocks are: "
+            return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+        aligned = AlignedStack(inputs, settled, open_resampler(config, comm))
+        plan = on_rank_0(comm, lambda: plan_block(aligned, config.output, attempt, count))
+        write_layers(aligned, plan, attempt, comm, stop)
+    told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
+    return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+
+
+def merge(out: Path, comm: Communicator) -> Outcome:
+    """Settle the transforms of a stack that was registered in blocks, so that the blocks can write
+    their layers; complete it when they have. In one process; raises `InputError`.
+    """
+    if comm.size > 1:
+        raise InputError(f"merge runs on one process, not {comm.size}")
+    with recording_failure(out, comm):
+        began = time.monotonic()
+        blocks = read_blocks(out)
+        config = from_tree(blocks.config)
+        job = Job(blocks.raw, blocks.prealigned, out)
+        job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
+        inputs = open_inputs(job, config, comm)
+        view = view_path(out, config.output)
+        with open_attempt(job, config, inputs, comm) as attempt:
+            found = attempt.registered(inputs.select, provisional=True)
+            for z in inputs.select:
+                if z not in found:
+                    raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
+            results = choose_transforms([found[z] for z in inputs.select], inputs.shape)
+            settled_now = attempt.settle(results)
+            plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
+            if plan.missing:
+                record_file(plan, attempt)
+                if not settled_now:
+                    n = block_of_layer(plan, len(blocks.ranges))
+                    raise InputError(f"OUT {out}: {_missing(blocks, n, 'written')}")
+                told = "the transforms of the whole stack are settled; now every block writes its"
+                return Outcome([], view, next_step=f"{told} layers: the same commands once more")
+            complete_file(plan, attempt)
+            facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
+            write_products(job, config, inputs, results, facts)
+    return Outcome(results, view)
+
+
+def _missing(blocks: Blocks, n: int, what: str) -> str:
+    start, stop = blocks.ranges[n - 1]
+    return (
+        f"block {n} (slices {start}:{stop}) is not {what}; the command that began it continues it"
+    )
 
 
 def describe_ranks(
@@ -142,13 +247,3 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
 
         on_all_ranks(comm, check)
         yield
-
-
-def merge(out: Path, comm: Communicator, link: bool = False, overwrite: bool = False) -> Outcome:
-    """Join the parts of a stack that was aligned in blocks; see `passes.merge`.
-
-    Raises `InputError`.
-    """
-    with recording_failure(out, comm):
-        config, results = join_parts(out, comm, link, overwrite)
-    return Outcome(results, view_path(out, config.output))

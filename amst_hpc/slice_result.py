@@ -47,7 +47,9 @@ class SliceResult:
 
     file : name of the raw slice. blank : black, constant or unreadable. shift : coarse translation.
     affine : by elastix. prealigned : translation onto its own pre-aligned slice, where one was
-    needed. start, metric : correlation with the template at `shift` and at `affine`. matches :
+    needed. unreadable : blank because it cannot be read now. missed : pre-aligned slices that its
+    template lacks because they cannot be read now; such a result is asked for again at the next
+    start. start, metric : correlation with the template at `shift` and at `affine`. matches :
     keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
     better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
     """
@@ -55,6 +57,8 @@ class SliceResult:
     z: int
     file: str = ""
     blank: bool = False
+    unreadable: bool = False
+    missed: Sequence[str] = ()
     shift: Matrix | None = None
     affine: Matrix | None = None
     prealigned: Matrix | None = None
@@ -68,13 +72,20 @@ class SliceResult:
     status: str = ""
     transform: Matrix | None = None
 
+    @property
+    def provisional(self) -> bool:
+        """True if something could not be read that may be there again."""
+        return self.unreadable or bool(self.missed)
+
     def to_record(self) -> dict[str, Any]:
-        """A line of the journal: what registration found."""
+        """A line of the journal: what registration found, and the decision where there is one."""
         return {
-            "kind": "slice",
+            "kind": "provisional" if self.provisional else "slice",
             "z": self.z,
             "file": self.file,
             "blank": self.blank,
+            "unreadable": self.unreadable,
+            "missed": list(self.missed),
             "matrix": _plain(self.affine),
             "shift": _plain(self.shift),
             "prealigned": _plain(self.prealigned),
@@ -85,6 +96,8 @@ class SliceResult:
             "rank": self.rank,
             "device": self.device,
             "seconds": dict(self.seconds),
+            "status": self.status,
+            "transform": _plain(self.transform),
         }
 
     @classmethod
@@ -95,6 +108,8 @@ class SliceResult:
             z=record["z"],
             file=record["file"],
             blank=record["blank"],
+            unreadable=record["unreadable"],
+            missed=record["missed"],
             shift=_matrix(record["shift"]),
             affine=_matrix(record["matrix"]),
             prealigned=_matrix(record["prealigned"]),
@@ -105,6 +120,8 @@ class SliceResult:
             seconds=record["seconds"],
             rank=record["rank"],
             device=record["device"],
+            status=record["status"],
+            transform=_matrix(record["transform"]),
         )
 
     def to_row(self) -> list[Any]:
@@ -123,7 +140,8 @@ class SliceResult:
         return cls(
             z=int(row["index"]),
             file=row["file"],
-            blank=row["status"] == "blank",
+            blank=row["status"] in ("blank", "unreadable"),
+            unreadable=row["status"] == "unreadable",
             shift=translation(float(x), float(y)) if x and y else None,
             start=float(row["metric_before"] or NAN),
             metric=float(row["metric"] or NAN),

@@ -56,7 +56,7 @@ def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Pa
 
 
 def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Generator) -> None:
-    with ThumbnailWriter(folder, 1, 0, "register"):
+    with ThumbnailWriter(folder, "0001-00000", "register"):
         pass
     texture = random.integers(60, 200, (size // 8, size // 8)).repeat(8, 0).repeat(8, 1)
     with (folder / "0001-00000.register.log").open("wb") as file:

@@ -19,10 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.bdv.metadata import SETUP, cells
-from amst_hpc.config import InputError, Output
+from amst_hpc.config import PASSING_ERRORS, InputError, Output
 from amst_hpc.geometry import Layout, Level
 
 LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
+FILE_ID = "amst_hpc"  # attribute of the root group, which viewers do not read
 HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises both, the latter where a close fails
 
 
@@ -30,14 +31,16 @@ HDF5_ERRORS = (OSError, RuntimeError)  # h5py raises both, the latter where a cl
 class Target:
     """The HDF5 file to write: where, how it is cut, the dtype of its blocks, how it is stored.
 
-    append : it is there, was closed, and its datasets suit; else it is made anew.
+    append : it is there, was closed, and its datasets suit; else it is made anew. token : kept in
+    the file, so that it is known again wherever it is moved.
     """
 
     path: Path
     layout: Layout
     dtype: np.dtype[Any]
     output: Output
-    append: bool
+    append: bool = False
+    token: str = ""
 
     @property
     def legacy(self) -> bool:
@@ -80,9 +83,10 @@ def open_target(target: Target, **driver: Any) -> h5py.File:
     try:
         file = h5py.File(target.path, mode, libver=LIBVER, **driver)
     except OSError as error:
+        raise_passing(error)
         raise InputError(f"{target.path}: cannot be opened for writing ({error})") from None
     if not target.append:
-        _create_tables(file, target)
+        create_tables(file, target)
         for k, level in enumerate(target.layout.levels):
             _create_cells(file, k, level, target)
     elif fault := find_target_mismatch(file, target):
@@ -98,7 +102,10 @@ def _tables(layout: Layout) -> dict[str, NDArray[Any]]:
     return {"resolutions": resolutions, "subdivisions": subdivisions}
 
 
-def _create_tables(file: h5py.File, target: Target) -> None:
+def create_tables(file: h5py.File, target: Target) -> None:
+    """The tables of the levels, the type of the voxels, the token."""
+    if target.token:
+        file.attrs[FILE_ID] = target.token
     setup = file.create_group(SETUP)
     for name, table in _tables(target.layout).items():
         setup.create_dataset(name, data=table)
@@ -123,6 +130,19 @@ def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None
     h5py.h5d.create(file.id, cells(k).encode(), dtype, space, plan, path)
 
 
+def read_token(path: Path) -> str:
+    """The token of a file; empty where it has none, is damaged or not there.
+
+    Raises OSError where the file system is away (`PASSING_ERRORS`).
+    """
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return str(file.attrs.get(FILE_ID, ""))
+    except HDF5_ERRORS as error:
+        raise_passing(error)
+        return ""
+
+
 def find_target_mismatch(file: h5py.File, target: Target) -> str | None:
     """What keeps a file from being continued, None if nothing does."""
     for name, table in _tables(target.layout).items():
@@ -135,9 +155,7 @@ def find_target_mismatch(file: h5py.File, target: Target) -> str | None:
         found, gzip = file[cells(k)], "gzip" if target.compression else None
         facts = (found.shape, found.chunks, str(found.dtype), found.compression, found.shuffle)
         wanted = (level.shape, level.chunk, str(target.stored), gzip, target.shuffle)
-        # of a virtual dataset (`amst-hpc merge --link`) the chunks are those of the parts
-        same = facts[::2][:2] == wanted[::2][:2] if found.is_virtual else facts == wanted
-        if not same:
+        if facts != wanted:
             return f"{cells(k)} has (shape, chunks, dtype, gzip, shuffle) {facts}, not {wanted}"
     return None
 
@@ -148,28 +166,24 @@ def naming_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except HDF5_ERRORS as error:
-        raise OSError(f"{path}: cannot be written ({error})") from error
+        named = OSError(f"{path}: cannot be written ({error})")
+        named.errno = getattr(error, "errno", None)
+        raise named from error
 
 
-def contrast(path: Path) -> tuple[float, float]:
-    """Grey values to show as black and white: 0.5 and 99.5 % of the coarsest level.
-
-    Black is left out.
-    """
-    with h5py.File(path, "r") as file:
-        last = len(file[f"{SETUP}/resolutions"]) - 1
-        values = file[cells(last)][()]
-    if values.dtype == np.int16:
-        values = values.view(np.uint16)
-    values = values[values > 0]
-    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
-    return float(low), float(max(high, low + 1))
+def raise_passing(error: Exception) -> None:
+    """Raise a fault of the file system that another start may not meet; else nothing happens."""
+    if isinstance(error, OSError) and error.errno in PASSING_ERRORS:
+        raise error
 
 
 def sync(path: Path) -> None:
-    """The file is on disk when this returns."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """The file (or the names in a folder) is on disk when this returns."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def is_parallel() -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 
 import h5py
 import numpy as np
 from isal import isal_zlib
 
+from amst_hpc.bdv.checksums import ChecksumFile
 from amst_hpc.bdv.chunks import Checksums
-from amst_hpc.bdv.file import HDF5_ERRORS, Target, find_target_mismatch
+from amst_hpc.bdv.file import HDF5_ERRORS, Target, find_target_mismatch, raise_passing
 from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.geometry import Layout
 
@@ -35,29 +36,33 @@ def verify_layer(
     return None
 
 
-def find_faults(
-    target: Target, checksums: Mapping[int, Checksums], progress: Callable[[int], None]
-) -> Iterator[str]:
-    """What in the file is not as it was written: tables and attributes, then the first bad chunk.
+def find_fault(target: Target) -> str:
+    """What in the tables, datasets, attributes is not as `target` has it; empty if nothing is."""
+    try:
+        with h5py.File(target.path, "r", locking=False) as file:
+            return find_target_mismatch(file, target) or _find_wrong_type(file, target) or ""
+    except (*HDF5_ERRORS, KeyError) as error:
+        raise_passing(error)
+        return f"it cannot be read ({error})"
 
-    checksums : of each layer, as `BdvWriter.write` returned them. progress : told the layers read.
+
+def find_bad_chunk(
+    target: Target, checksums: ChecksumFile, layers: Iterable[int], progress: Callable[[], None]
+) -> str:
+    """The first chunk of these layers that is not as it was written; empty if all are good.
+
+    progress : called after each layer.
     """
     try:
-        with h5py.File(target.path, "r") as file:
-            fault = find_target_mismatch(file, target) or _find_wrong_type(file, target)
-            if fault:
-                yield fault
-                return
-            for layer in range(len(target.layout.layers)):
-                if layer not in checksums:
-                    yield f"layer {layer} has no checksums in the journal"
-                elif bad := verify_layer(file, target.layout, layer, checksums[layer]):
+        with h5py.File(target.path, "r", locking=False) as file:
+            for layer in layers:
+                if bad := verify_layer(file, target.layout, layer, checksums.read(layer)):
                     level, *place = bad
-                    yield f"level {level}: the chunk at (z, y, x) = {tuple(place)} is damaged"
-                    return
-                progress(layer + 1)
+                    return f"level {level}: the chunk at (z, y, x) = {tuple(place)} is damaged"
+                progress()
     except (*HDF5_ERRORS, KeyError) as error:
-        yield f"it cannot be read ({error})"
+        return f"it cannot be read ({error})"
+    return ""
 
 
 def _find_wrong_type(file: h5py.File, target: Target) -> str | None:

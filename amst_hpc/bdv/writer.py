@@ -19,7 +19,7 @@ COLLECTIVE_RANKS = 16
 
 
 def choose_writer(output: Output, comm_size: int) -> str:
-    """ "collective" or "funnel" (see `BdvWriter`).
+    """ "direct" (see `direct`), "collective" or "funnel" (see `BdvWriter`).
 
     Raises `InputError` if collective is asked for and h5py has no MPI.
     """
@@ -29,8 +29,9 @@ def choose_writer(output: Output, comm_size: int) -> str:
             'output.writer = "collective": this h5py has no MPI; expected "funnel" or "auto"'
         )
     if output.writer == "auto":
-        slower = output.compression > 0 and comm_size < COLLECTIVE_RANKS
-        return "collective" if parallel and comm_size > 1 and not slower else "funnel"
+        if output.compression == 0:
+            return "direct"
+        return "collective" if parallel and comm_size >= COLLECTIVE_RANKS else "funnel"
     return output.writer
 
 

@@ -14,7 +14,6 @@ from amst_hpc.cli.options import (
     parse_range,
     parse_voxel_size,
     ranks,
-    start_logging,
     tell,
 )
 
@@ -25,14 +24,14 @@ def verify(
     """Read back every chunk of every level and compare it with the checksums taken when it was
     written; check the tables, attributes and the XML. Exit 1 and one line per fault.
     """
-    with errors():
-        start_logging(0, 1)
+    with ranks() as comm:
         from amst_hpc.quality.verify import verify_output
 
-        report = verify_output(out)
-    typer.echo(report.summary)
-    for fault in report.faults:
-        tell(fault)
+        report = verify_output(out, comm)
+    if comm.rank == 0:
+        typer.echo(report.summary)
+        for fault in report.faults:
+            tell(fault)
     if report.faults:
         raise typer.Exit(EXIT_FAILED)
 
@@ -90,7 +89,10 @@ def evaluate(
 def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an align")]) -> None:
     """Draw OUT.amst/report.html again, from what the alignment has kept."""
     with errors():
+        from amst_hpc.job.lock import locked
+        from amst_hpc.job.run_folder import run_folder
         from amst_hpc.quality.report import write_report
 
-        path = write_report(out)
+        with locked(run_folder(out)):
+            path = write_report(out)
     typer.echo(path)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from amst_hpc.cli.options import (
-    EXIT_FAILED,
     EXIT_FELL_BACK,
+    EXIT_STRICT,
     ConfigOption,
     DeviceOption,
     MismatchOption,
@@ -44,7 +44,7 @@ def align(
     ] = False,
     block: Annotated[
         str | None,
-        typer.Option("--block", metavar="I/N", help="block I of N, into OUT.parts/ (see merge)"),
+        typer.Option("--block", metavar="I/N", help="the next step of block I of N (see merge)"),
     ] = None,
     output_format: Annotated[str | None, typer.Option(help="bdv or tif")] = None,
     device: DeviceOption = None,
@@ -52,11 +52,14 @@ def align(
         bool, typer.Option("--overwrite", help="start anew where OUT exists")
     ] = False,
     allow_count_mismatch: MismatchOption = False,
+    retry: Annotated[
+        bool, typer.Option("--retry", help="register again the slices that fell back")
+    ] = False,
     strict: Annotated[
         bool,
         typer.Option(
             "--strict",
-            help="a slice that falls back is an error: exit 1 and the list, nothing written "
+            help="a slice that falls back is an error: exit 4 and the list, nothing written "
             "(all stays registered; without --strict the same line writes it)",
         ),
     ] = False,
@@ -79,17 +82,14 @@ def align(
             overwrite,
             allow_count_mismatch,
             strict=strict,
+            retry=retry,
         )
         if preview:
             from amst_hpc.images.pairing import prepare_preview
 
             job, loaded = prepare_preview(job, loaded, comm)
-        if block is not None:
-            from amst_hpc.cluster.blocks import prepare_block
-
-            place = on_all_ranks(comm, lambda: parse_block(block))
-            job, loaded = prepare_block(job, loaded, comm, *place)
-        outcome = pipeline.align(job, loaded, comm)
+        place = on_all_ranks(comm, lambda: parse_block(block))
+        outcome = pipeline.align(job, loaded, comm, place)
     report_outcome(outcome, comm)
 
 
@@ -98,7 +98,7 @@ def report_outcome(outcome: Any, comm: Any) -> None:
     if comm.rank == 0:
         typer.echo(outcome.summary(), err=outcome.refused)
     if outcome.refused:
-        raise typer.Exit(EXIT_FAILED)
+        raise typer.Exit(EXIT_STRICT)
     if outcome.fallen_back:
         raise typer.Exit(EXIT_FELL_BACK)
 
@@ -122,19 +122,15 @@ def task(
 
 
 def merge(
-    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="the file whose parts to join")],
-    link: Annotated[
-        bool, typer.Option("--link", help="read the parts where they are: no copies")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="start anew where OUT exists")
-    ] = False,
+    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="as in align --block")],
 ) -> None:
-    """Join the parts that `align --block` made in OUT.parts/."""
+    """Settle the transforms of a stack that `align --block` registered, so that the same commands
+    can write it; complete the file when they have.
+    """
     with ranks() as comm:
         from amst_hpc import pipeline
 
-        outcome = pipeline.merge(out, comm, link, overwrite)
+        outcome = pipeline.merge(out, comm)
     report_outcome(outcome, comm)
 
 

@@ -14,7 +14,7 @@ import typer
 
 from amst_hpc.config import Config, InputError, load_config
 
-EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK = 1, 2, 3
+EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)
 RawArgument = Annotated[
     str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
@@ -108,8 +108,10 @@ def _numbers(option: str, text: str, pattern: str, expected: str) -> list[int | 
     return [int(number) if number else None for number in found.groups()]
 
 
-def parse_block(text: str) -> tuple[int, int]:
+def parse_block(text: str | None) -> tuple[int, int] | None:
     """`I/N`, I from 1 to N. Raises `InputError`."""
+    if text is None:
+        return None
     expected = "I/N with I from 1 to N"
     block, blocks = (n or 0 for n in _numbers("--block", text, r"(\d+)/(\d+)", expected))
     if not 1 <= block <= blocks:

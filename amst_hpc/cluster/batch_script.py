@@ -20,11 +20,11 @@ from amst_hpc.cluster.site import Site
 TITLES = {
     "align": "One stack, on several nodes:  sbatch align.sbatch",
     "array": "Many stacks, one array task for each line of a manifest:  sbatch array.sbatch",
-    "blocks": "One stack, cut into blocks of layers, one array task each:\n"
-    "#     sbatch --parsable blocks.sbatch\n"
-    "# and then, with the number that it prints, merge.sbatch.",
-    "merge": "The parts that blocks.sbatch made become one file:\n"
-    "#     sbatch --dependency=afterok:NUMBER merge.sbatch",
+    "blocks": "One stack in blocks, an array task each. Four jobs, each after the one before:\n"
+    "# blocks (register), merge (settle), blocks (write), merge (complete):\n"
+    "#     sbatch --parsable [--dependency=afterok:NUMBER] blocks.sbatch",
+    "merge": "Between and after the two arrays of blocks.sbatch:\n"
+    "#     sbatch --parsable --dependency=afterok:NUMBER merge.sbatch",
 }
 
 STEPS = {
@@ -40,13 +40,6 @@ class StepTemplate(Template):
     """`step.sh` beside this module. Its fields are `%%{name}`: the shell needs its $ itself."""
 
     delimiter = "%%"
-
-
-# a merge that was stopped begins anew: it must not do so for ever
-ENDS = {
-    "align": {"stopped": '  75) echo "stopped in good order" ;;\n', "again": ""},
-    "merge": {"stopped": "", "again": "75 | "},
-}
 
 
 @dataclass(frozen=True)
@@ -84,9 +77,8 @@ def render(work: BatchJob, size: Resources, site: Site) -> str:
     lines += [*site.setup, *(f"module load {name}" for name in site.modules)]
     lines += [f"AMST=({shlex.join(program(site))})"]
     lines += [f"MPI=({site.mpi})", ""]
-    ends = ENDS["merge" if work.kind == "merge" else "align"]
     text = StepTemplate(files("amst_hpc.cluster").joinpath("step.sh").read_text())
-    step = text.substitute(step=STEPS[work.kind], **ends)
+    step = text.substitute(step=STEPS[work.kind])
     return "\n".join(lines) + "\n" + step
 
 

@@ -1,9 +1,8 @@
-"""One stack cut into blocks of whole layers, each aligned by a job of its own into a part file of
-its own.
+"""One stack aligned by the tasks of a job array: which task has which slices and layers.
 
-The parts of `OUT.h5` stand in `OUT.parts/`, with `blocks.json`, which says how the stack was cut.
-All parts have the mipmap levels and the layer depth of the whole stack, and each holds at least one
-full layer: so the chunks of a part are, byte for byte, chunks of the whole (`merge`).
+Each task registers its block of slices into the one journal of the output; `merge` settles the
+transforms of the whole stack and lays the file out; the same tasks, started again, write their
+layers into that file; `merge` again completes it. `OUT.amst/blocks.json` says how the stack is cut.
 """
 
 from __future__ import annotations
@@ -11,129 +10,81 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import Config, InputError, to_tree
-from amst_hpc.geometry import LAYER_DEPTHS, Zyx, layer_depth, level_factors, split
-from amst_hpc.images.pairing import Inputs, Job, open_inputs
-from amst_hpc.job.failures import recording_failure
+from amst_hpc.geometry import split
+from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import differences, write_whole
-from amst_hpc.parallel.communicator import on_all_ranks
+from amst_hpc.job.run_folder import run_folder
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a stack is cut. `config`: the settings of the whole, as tables."""
+    """How a stack is cut: `ranges`, first slice and end of each block. `config`: the settings."""
 
     raw: str
     prealigned: str
-    layer: int
     ranges: list[list[int]]
     config: dict[str, Any]
     allow_count_mismatch: bool = False
 
-    def part(self, out: Path, block: int) -> Path:
-        """The part file of block 1, 2, ..."""
-        return parts_folder(out) / f"part-{block:04d}.h5"
+    def slices(self, block: int) -> range:
+        """Of block 1, 2, ..."""
+        return range(*self.ranges[block - 1])
 
-
-def parts_folder(out: Path) -> Path:
-    """`OUT.parts` beside `OUT.h5`."""
-    return out.with_suffix(".parts")
-
-
-def cut(depth: int, layer: int, blocks: int) -> list[range]:
-    """The slices of each block: whole layers, equal to within one; a last layer that is not full
-    adds to the last.
-
-    Raises `InputError` if there are fewer full layers than blocks.
-    """
-    full = max(1, depth // layer)
-    if not 1 <= blocks <= full:
-        raise InputError(
-            f"{blocks} blocks: expected 1 to {full}, the full layers of {layer} in {depth} slices"
-        )
-    ranges = [range(part.start * layer, part.stop * layer) for part in split(full, blocks)]
-    return [*ranges[:-1], range(ranges[-1].start, depth)]
+    def find(self, z: int) -> int:
+        """The block of a slice."""
+        return next(n for n, (start, stop) in enumerate(self.ranges, 1) if start <= z < stop)
 
 
 def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks:
     """The cut of a stack; the same in every job. Raises `InputError`."""
     if config.output.format != "bdv":
         raise InputError(f"output.format = {config.output.format!r}: expected bdv for blocks")
+    if choose_writer(config.output, 1) != "direct":
+        raise InputError(
+            f"output.compression = {config.output.compression}, output.writer = "
+            f"{config.output.writer!r}: expected 0 and direct for blocks, which share one file"
+        )
     if job.range != (None, None):
         raise InputError("--range: expected none with blocks, which take the whole stack")
-    shape = (inputs.depth, *inputs.shape)
-    layer = _common_layer(shape, inputs.slice_bytes, config, blocks)
-    ranges = [[part.start, part.stop] for part in cut(shape[0], layer, blocks)]
-    return Blocks(job.raw, job.prealigned, layer, ranges, to_tree(config), job.allow_count_mismatch)
+    if job.overwrite:
+        raise InputError("--overwrite: expected none with blocks; remove OUT and its run folder")
+    if not 1 <= blocks <= inputs.depth:
+        raise InputError(f"{blocks} blocks: expected 1 to {inputs.depth}, the slices there are")
+    ranges = [[part.start, part.stop] for part in split(inputs.depth, blocks)]
+    return Blocks(job.raw, job.prealigned, ranges, to_tree(config), job.allow_count_mismatch)
 
 
-def _common_layer(shape: Zyx, slice_bytes: int, config: Config, blocks: int) -> int:
-    """Slices in a layer of all parts: as for so many ranks, and so few that each part has one."""
-    layer = layer_depth(shape, slice_bytes, blocks, config.output)
-    least = max(LAYER_DEPTHS[-1], *(z for z, _, _ in level_factors(shape, config.output)))
-    while not config.output.layer and layer > least and shape[0] // layer < blocks:
-        layer //= 2
-    return layer
+def _path(out: Path) -> Path:
+    return run_folder(out) / "blocks.json"
 
 
-def part_settings(config: Config, shape: Zyx, layer: int) -> Config:
-    """The settings of a part: the levels and the layer of the whole stack of this shape, spelled
-    out.
-    """
-    cumulated = level_factors(shape, config.output)
-    steps = tuple(
-        tuple(b // a for a, b in zip(above, below, strict=True))
-        for above, below in pairwise(cumulated)
-    )
-    output = dataclasses.replace(config.output, factors=steps, levels=len(cumulated), layer=layer)
-    return dataclasses.replace(config, output=output)
-
-
-def prepare_block(
-    job: Job, config: Config, comm: Any, block: int, blocks: int
-) -> tuple[Job, Config]:
-    """The job and the settings of block `block` of `blocks` (from 1); collective. Raises
-    `InputError`.
-    """
-    with recording_failure(job.out, comm):
-        inputs = open_inputs(job, config, comm)
-        plan = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, blocks))
-        on_all_ranks(comm, lambda: _record(job, plan) if comm.rank == 0 else None)
-    start, stop = plan.ranges[block - 1]
-    part = dataclasses.replace(job, out=plan.part(job.out, block), range=(start, stop))
-    return part, part_settings(config, (inputs.depth, *inputs.shape), plan.layer)
-
-
-def _record(job: Job, plan: Blocks) -> None:
-    """Write `blocks.json`, or see that the one that is there says the same. Raises `InputError`."""
-    folder = parts_folder(job.out)
-    before = read_blocks(job.out) if (folder / "blocks.json").exists() else None
-    if before is not None and before != plan and not job.overwrite:
+def record_blocks(out: Path, plan: Blocks) -> None:
+    """Keep how the stack is cut, or see that what is there says the same. Raises `InputError`."""
+    path = _path(out)
+    before = read_blocks(out) if path.exists() else None
+    if before is not None and before != plan:
         changed = differences(dataclasses.asdict(before), dataclasses.asdict(plan))
         raise InputError(
-            f"{folder}: was begun with other settings ({'; '.join(changed[:4])}); expected the "
-            "same, or --overwrite"
+            f"{path.parent}: was begun with other settings ({'; '.join(changed[:4])}); expected "
+            "the same for all blocks"
         )
-    if before != plan:
-        try:
-            folder.mkdir(exist_ok=True)
-            write_whole(folder / "blocks.json", json.dumps(dataclasses.asdict(plan), indent=1))
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written ({error.strerror})") from None
+    if before is None:
+        write_whole(path, json.dumps(dataclasses.asdict(plan), indent=1))
 
 
 def read_blocks(out: Path) -> Blocks:
     """How the stack of `OUT.h5` was cut. Raises `InputError`."""
-    path = parts_folder(out) / "blocks.json"
+    path = _path(out)
     try:
         return Blocks(**json.loads(path.read_text()))
     except OSError:
         raise InputError(
-            f"{path}: cannot be read; expected the parts that align --block made"
+            f"{path}: cannot be read; expected the blocks that align --block registered"
         ) from None
     except (ValueError, TypeError) as error:
         raise InputError(f"{path}: damaged ({error})") from None

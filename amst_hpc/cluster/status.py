@@ -18,19 +18,20 @@ from pathlib import Path
 from typing import Any
 
 from amst_hpc.cluster import slurm
-from amst_hpc.cluster.blocks import parts_folder, read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import duration
-from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 
 log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
 """A run whose journal has not grown for so long is taken to have ended without a word."""
 WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
+WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
+MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
 
 
@@ -58,18 +59,13 @@ class Status:
 
 def slurm_folder(path: Path) -> Path:
     """`NAME.slurm` beside a manifest or an output: scripts, logs and what was sent."""
-    return path.with_suffix(".slurm")
+    return path.with_suffix(".slurm") if path.suffix in MANIFESTS else beside(path, ".slurm")
 
 
 def show(path: Path) -> list[Status]:
-    """The jobs of a manifest, the parts of an output that is made in blocks, or one output. Raises
-    `InputError`.
-    """
-    if path.suffix in (".tsv", ".csv", ".txt"):
+    """The jobs of a manifest, or of one output. Raises `InputError`."""
+    if path.suffix in MANIFESTS:
         outputs = [entry.output for entry in read_manifest(path)]
-    elif parts_folder(path).is_dir() and not path.with_suffix(".xml").exists():
-        blocks = read_blocks(path)
-        outputs = [*(blocks.part(path, n + 1) for n in range(len(blocks.ranges))), path]
     elif run_folder(path).is_dir() or failure_reason(path) or slurm_folder(path).is_dir():
         outputs = [path]
     else:
@@ -91,7 +87,8 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
-    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] == "slice"}
+    kinds = ("slice", "provisional")
+    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] in kinds}
     mine = [record for z, record in found.items() if start <= z < stop]
     state = _state(out, folder)
     total = stop - start
@@ -140,7 +137,7 @@ def _rate(journal: Path) -> float:
     last = [name for name in logs if name.split("-")[0] == logs[-1].split("-")[0]]
     rate = 0.0
     for name in last:
-        times = [sum(r["seconds"].values()) for r in records(journal, name) if r["kind"] == "slice"]
+        times = [sum(r["seconds"].values()) for r in records(journal, name) if "seconds" in r]
         rate += len(times) / sum(times) if sum(times) else 0.0
     return rate
 
@@ -157,19 +154,23 @@ def _fallen_back(folder: Path) -> int:
         return sum(row["status"] != "affine" for row in csv.DictReader(file))
 
 
-def sent(path: Path) -> dict[Path, slurm.TaskId]:
-    """The job that was last sent for each output (its whole path)."""
+def sent(path: Path) -> dict[Path, list[slurm.TaskId]]:
+    """The jobs that were sent for each output (its whole path), the last one last."""
     try:
         lines = (slurm_folder(path) / "sent.tsv").read_text().splitlines()
     except OSError:
         return {}
     rows = [line.split("\t") for line in lines]
-    return {Path(row[2]): (row[0], row[1]) for row in rows if len(row) == 3}
+    found: dict[Path, list[slurm.TaskId]] = {}
+    for row in rows:
+        if len(row) == 3:
+            found.setdefault(Path(row[2]), []).append((row[0], row[1]))
+    return found
 
 
 def with_slurm(
     found: Sequence[Status],
-    jobs: Mapping[Path, slurm.TaskId],
+    jobs: Mapping[Path, Sequence[slurm.TaskId]],
     queue: Mapping[slurm.TaskId, str] | None,
 ) -> list[Status]:
     """The states with what Slurm knows: whether a job waits or runs, and how one ended that left no
@@ -177,20 +178,20 @@ def with_slurm(
     """
     if queue is None:
         return list(found)
-    return [_ask(status, jobs.get(status.output.resolve()), queue) for status in found]
+    return [_ask(status, jobs.get(status.output.resolve(), ()), queue) for status in found]
 
 
-def _ask(status: Status, place: slurm.TaskId | None, queue: Mapping[slurm.TaskId, str]) -> Status:
-    if place is None or status.state == "done":
+def _ask(status: Status, jobs: Sequence[slurm.TaskId], queue: Mapping[slurm.TaskId, str]) -> Status:
+    if not jobs or status.state == "done":
         return status
-    state = queue.get(place, "")
-    if state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"):
-        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
-    if state:
+    states = {queue[job] for job in jobs if job in queue}
+    if states - WAITING:
         return replace(status, state="running", reason="")
+    if states:
+        return replace(status, state="waiting", reason=status.reason.replace(WORDLESS, ""))
     if status.state == "stopped" or status.reason not in ("", WORDLESS):
         return status
-    ended = slurm.ended(place)
+    ended = slurm.ended(jobs[-1])
     why = WORDLESS if status.total else "ended before it began: see its log"
     return replace(status, state="failed", reason=why + (f"; Slurm says {ended}" if ended else ""))
 

@@ -12,9 +12,10 @@ job=${job:-$SLURM_JOB_ID}
 case $code in
   0) exit 0 ;;
   3) echo "finished, but some slices fell back: see slices.csv"; exit 0 ;;
-%%{stopped}  1 | 9 | %%{again}12[89] | 1[3-9][0-9])  # died: try again
+  75) echo "stopped in good order" ;;
+  1 | 9 | 12[89] | 1[3-9][0-9])  # died: try again
     ((${SLURM_RESTART_COUNT:-0} < TRIES)) || exit "$code" ;;
-  *) exit "$code" ;;  # bad input
+  *) exit "$code" ;;  # bad input, or --strict
 esac
 if [[ $(squeue --noheader --format=%T --job="$job") == RUNNING ]]; then  # not cancelled
   echo "exit code $code: back into the queue"

@@ -41,8 +41,7 @@ LEAST_SLICES = 8
 """Slices of a rank: with fewer, starting it takes longer than its work."""
 SPARE = 3.0
 LAYER_SLICES = 16
-MERGE_BYTES_PER_SECOND = 10e6
-"""A tenth of what was seen: layers whose transforms changed at the joints are made anew."""
+MERGE_MINUTES = 60
 ONE_LOG, ARRAY_LOG = "%x-%j.log", "%x-%A_%a.log"  # of a job, of each task of an array
 
 
@@ -149,7 +148,7 @@ def _reasons(
 
 
 def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
-    """One stack: one job, or `blocks` array tasks and a merge. Raises `InputError`."""
+    """One stack: one job; in blocks, two arrays with a merge after each. Raises `InputError`."""
     _refuse_twice(job.out)
     config = order.load_config()
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
@@ -164,29 +163,30 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
     largest = max(stop - start for start, stop in cut.ranges)
     size = size_job(_need(inputs, config, largest), order.site)
-    parts = tuple(cut.part(job.out, block + 1) for block in range(blocks))
-    minutes = 30 + int(_need(inputs, config).output_bytes / MERGE_BYTES_PER_SECOND / 60)
-    alone = Resources(1, 1, size.memory_mb_per_rank, min(minutes, int(order.site.hours * 60)))
-    scripts = (_blocks_script(job, order, parts, size), _merge_script(job, order, alone))
-    reason = f"{blocks} blocks of at most {largest} slices, whole layers of {cut.layer}; for each:"
+    minutes = min(MERGE_MINUTES, int(order.site.hours * 60))
+    alone = Resources(1, 1, size.memory_mb_per_rank, minutes)
+    array, merge = _blocks_script(job, order, blocks, size), _merge_script(job, order, alone)
+    scripts = (array, merge, replace(array, after="afterok"), merge)
+    steps = "register, settle, write, complete"
+    reason = f"{blocks} blocks of at most {largest} slices; {steps}; for each of the arrays:"
     return Plan(folder, scripts, (reason, *size.reasons), job.out)
 
 
-def _blocks_script(job: Job, order: Order, parts: tuple[Path, ...], size: Resources) -> Script:
-    """An array with a task for each part."""
+def _blocks_script(job: Job, order: Order, blocks: int, size: Resources) -> Script:
+    """An array with a task for each block."""
     work = BatchJob(
         kind="blocks",
         name=_name(job),
         log=_log(slurm_folder(job.out), ARRAY_LOG),
-        variables=(*_paths(job), ("BLOCKS", str(len(parts)), "")),
+        variables=(*_paths(job), ("BLOCKS", str(blocks), "")),
         options=order.options,
-        array=array_option(len(parts), order.throttle),
+        array=array_option(blocks, order.throttle),
     )
-    return Script("blocks.sbatch", render(work, size, order.site), parts, array=True)
+    return Script("blocks.sbatch", render(work, size, order.site), (job.out,) * blocks, array=True)
 
 
 def _merge_script(job: Job, order: Order, size: Resources) -> Script:
-    """Joins the parts when all of them are there."""
+    """What follows when all tasks of an array are done."""
     log = _log(slurm_folder(job.out), ONE_LOG)
     work = BatchJob("merge", f"{_name(job)}-merge", log, _paths(job)[2:])
     return Script("merge.sbatch", render(work, size, order.site), (job.out,), after="afterok")
@@ -202,15 +202,15 @@ def _paths(job: Job) -> tuple[tuple[str, str, str], ...]:
 
 
 def _refuse_twice(out: Path) -> None:
-    """Two jobs must not write one output, or one of its parts. Raises `InputError`."""
+    """Two jobs must not write one output. Raises `InputError`."""
     for job, _ in _in_queue(sent(out)).values():
         raise InputError(f"OUT {out}: job {job} for it is in the queue; expected none")
 
 
-def _in_queue(jobs: Mapping[Path, slurm.TaskId]) -> dict[Path, slurm.TaskId]:
-    """Those that wait or run; Slurm is not asked where none was sent."""
+def _in_queue(jobs: Mapping[Path, Sequence[slurm.TaskId]]) -> dict[Path, slurm.TaskId]:
+    """One for each output that waits or runs; Slurm is not asked where none was sent."""
     queue = (slurm.queued() or {}) if jobs else {}
-    return {out: place for out, place in jobs.items() if place in queue}
+    return {out: job for out, places in jobs.items() for job in places if job in queue}
 
 
 def plan_manifest(path: Path, order: Order) -> Plan:

@@ -7,17 +7,17 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import Config, InputError
+from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
-from amst_hpc.parallel.communicator import on_all_ranks
+from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 
 PREVIEW_SLICES = 200
 PREVIEW_SIZE = 1024  # px
@@ -37,6 +37,7 @@ class Job:
     overwrite: bool = False
     allow_count_mismatch: bool = False
     strict: bool = False
+    retry: bool = False
     preview: int = 0
 
 
@@ -60,14 +61,15 @@ class Inputs:
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
 
-def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:
+def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     """Open both stacks and check the header of every slice, shared out over the ranks.
 
     Raises `InputError`.
     """
     raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
-    depth = common_depth(raw, prealigned, job.allow_count_mismatch)
-    select = _select(job.range, depth)
+    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    _refuse_different_views(raw, prealigned, comm)
+    select = on_all_ranks(comm, lambda: _select(job.range, depth))
     share = split(depth, comm.size)[comm.rank]
     first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
     faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
@@ -82,6 +84,18 @@ def open_inputs(job: Job, config: Config, comm: Any) -> Inputs:
     return Inputs(raw, prealigned, depth, first[1].shape, first[0].dtype, select)
 
 
+def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
+    """Every rank must see the same slices. Raises `InputError` on all."""
+    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+        seen = comm.allgather((len(stack.names), zlib.crc32("\n".join(stack.names).encode())))
+        if len(set(seen)) > 1:
+            counts = ", ".join(str(count) for count, _ in seen)
+            raise InputError(
+                f"{option} {stack.source}: the ranks do not see the same slices ({counts}); "
+                "expected one shared file system"
+            )
+
+
 def _open_both(job: Job) -> tuple[Stack, Stack]:
     raw, prealigned = open_stack(job.raw, "RAW"), open_stack(job.prealigned, "PREALIGNED")
     if job.preview > 1:
@@ -89,13 +103,14 @@ def _open_both(job: Job) -> tuple[Stack, Stack]:
     return raw, prealigned
 
 
-def prepare_preview(job: Job, config: Config, comm: Any) -> tuple[Job, Config]:
+def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, Config]:
     """The job and the settings of a quick look: the middle slices, averaged down.
 
     Raises `InputError`.
     """
     raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
-    select = _select(job.range, common_depth(raw, prealigned, job.allow_count_mismatch))
+    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    select = on_all_ranks(comm, lambda: _select(job.range, depth))
     shape = on_all_ranks(comm, lambda: prealigned.header(select.start)).shape
     factor = max(1, -(-max(shape) // PREVIEW_SIZE))
     count = min(len(select), PREVIEW_SLICES)
@@ -134,6 +149,9 @@ def slice_faults(
             elif header.shape != first_prealigned.shape:
                 fit_to(stack.read(z), first_prealigned.shape, name)
         except SliceError as error:
+            cause = error.__context__
+            if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
+                raise OSError(cause.errno, f"{option} {error}") from None
             faults.append(f"{option} {error}")
     return faults
 

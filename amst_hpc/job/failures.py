@@ -8,16 +8,17 @@ closed the output was of no use: when Slurm has started a job again and again
 
 from __future__ import annotations
 
+import glob
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from amst_hpc.config import InputError
 from amst_hpc.job.journal import records, write_whole
-from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.run_folder import beside, run_folder
+from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.parallel.signals import Stopped
 
@@ -25,73 +26,85 @@ FRUITLESS_ATTEMPTS = 3
 
 
 @contextmanager
-def recording_failure(out: Path, comm: Any) -> Iterator[None]:
-    """Keep the reason of a failure for `failure_reason`; forget it when the job ends well."""
+def recording_failure(out: Path, comm: Communicator, block: int = 0) -> Iterator[None]:
+    """Keep the reason of a failure for `failure_reason`; forget it when the job ends well.
+
+    block : of an array, from 1; it has a file of its own.
+    """
     try:
         yield
     except InputError as error:
         if comm.rank == 0 and batch_job():  # else the user reads it
-            _note(out, str(error))
+            _note(out, block, str(error))
         raise
     except Stopped:
         if comm.rank == 0:
-            _forget(out)
+            _forget(out, block)
         raise
     except BaseException as error:
         text = (str(error).strip().splitlines() or [""])[0]
-        _note(out, f"rank {comm.rank}: {type(error).__name__}: {text}")
+        _note(out, block, f"rank {comm.rank}: {type(error).__name__}: {text}")
         raise
     if comm.rank == 0:
-        _forget(out)
+        _forget(out, block)
 
 
-def _places(out: Path) -> tuple[Path, Path]:
-    return run_folder(out) / "failed", out.with_suffix(".failed")
+def _places(out: Path, block: int) -> tuple[Path, Path]:
+    name = f"failed-{block:04d}" if block else "failed"
+    return run_folder(out) / name, beside(out, f".{name}")
 
 
-def _note(out: Path, reason: str) -> None:
+def _note(out: Path, block: int, reason: str) -> None:
     """Write the reason down; where there is no run folder, only for a batch job."""
-    inside, beside = _places(out)
-    place = inside if inside.parent.is_dir() else beside if batch_job() else None
+    inside, outside = _places(out, block)
+    place = inside if inside.parent.is_dir() else outside if batch_job() else None
     if place is None or not os.access(place.parent, os.W_OK):
         return
     write_whole(place, f"{reason}\n{time.strftime('%Y-%m-%d %H:%M:%S')} job {batch_job() or '-'}\n")
 
 
-def _forget(out: Path) -> None:
-    for place in _places(out):
+def _forget(out: Path, block: int) -> None:
+    for place in _places(out, block):
         place.unlink(missing_ok=True)
+
+
+def _newest(out: Path) -> Path | None:
+    """The reason that was written last, of the job or any of its blocks."""
+    inside, outside = _places(out, 0)
+    pattern = glob.escape(outside.name) + "*"
+    found = [*inside.parent.glob("failed*"), *outside.parent.glob(pattern)]
+    return max(found, key=lambda place: place.stat().st_mtime, default=None)
 
 
 def failure_reason(out: Path) -> str:
     """Why the last try failed (one line), empty if it did not or left no word."""
-    found = [place for place in _places(out) if place.is_file()]
-    newest = max(found, key=lambda place: place.stat().st_mtime, default=None)
+    newest = _newest(out)
     return (newest.read_text().splitlines() or [""])[0] if newest else ""
 
 
 def failure_time(out: Path) -> float:
     """When the reason was written, seconds since the epoch; 0 where there is none."""
-    return max((p.stat().st_mtime for p in _places(out) if p.is_file()), default=0.0)
+    newest = _newest(out)
+    return newest.stat().st_mtime if newest else 0.0
 
 
-def fruitless_attempts(journal: Path) -> int:
-    """How many of the last tries in a row registered no slice and closed no output."""
+def fruitless_attempts(journal: Path, block: int = 0) -> int:
+    """How many of the last tries in a row registered no slice and wrote no layer."""
     kinds: dict[int, set[str]] = {}
-    for path in journal.glob("*.log"):
+    for path in journal.glob(f"*-b{block:04d}-*.log" if block else "*.log"):
         found = {record["kind"] for record in records(journal, path.name)}
         kinds.setdefault(int(path.name.split("-")[0]), set()).update(found)
     count = 0
     for attempt in sorted(kinds, reverse=True):
-        if kinds[attempt] & {"slice", "closed"}:
+        if kinds[attempt] & {"slice", "provisional", "layer", "closed"}:
             break
         count += 1
     return count
 
 
-def refuse_fruitless_restart(out: Path) -> None:
+def refuse_fruitless_restart(out: Path, block: int = 0) -> None:
     """End a job that Slurm starts again and again for nothing. Raises `InputError`."""
-    tries = fruitless_attempts(run_folder(out) / "journal")
+    tries = fruitless_attempts(run_folder(out) / "journal", block)
     if not restarts() or tries < FRUITLESS_ATTEMPTS:
         return
     why = (

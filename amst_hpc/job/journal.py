@@ -61,10 +61,10 @@ class Journal:
     Entered, it takes note of a crash.
     """
 
-    def __init__(self, folder: Path, attempt: int, rank: int, work: str) -> None:
-        name = f"{attempt:04d}-{rank:05d}.{work}"
-        self._file: IO[bytes] = (folder / f"{name}.log").open("xb")
-        self._crash: IO[bytes] = (folder / f"{name}.crash").open("wb")
+    def __init__(self, folder: Path, name: str, work: str) -> None:
+        """name : of the attempt and the rank; no two files of the journal have the same."""
+        self._file: IO[bytes] = (folder / f"{name}.{work}.log").open("xb")
+        self._crash: IO[bytes] = (folder / f"{name}.{work}.crash").open("wb")
         self._synced = time.monotonic()
 
     def __enter__(self) -> Self:

@@ -6,24 +6,34 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
 from amst_hpc.geometry import level_factors
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
-from amst_hpc.job.journal import Journal, differences, next_attempt, records, write_whole
+from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
+from amst_hpc.job.lock import OutputLock
+from amst_hpc.parallel.communicator import Communicator, on_rank_0
+from amst_hpc.parallel.node import batch_job, restarts
+from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
 
 
+def beside(out: Path, suffix: str) -> Path:
+    """`OUT.suffix` beside `OUT.h5`, or beside the folder OUT of TIFF slices."""
+    return out.with_name(out.name.removesuffix(".h5") + suffix)
+
+
 def run_folder(out: Path) -> Path:
-    """`OUT.amst` beside `OUT.h5` (or beside the folder OUT of TIFF slices)."""
-    return out.with_suffix(".amst") if out.suffix == ".h5" else out.with_name(f"{out.name}.amst")
+    """`OUT.amst`."""
+    return beside(out, ".amst")
 
 
 def view_path(out: Path, output: Output) -> Path:
@@ -33,10 +43,20 @@ def view_path(out: Path, output: Output) -> Path:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One start of a job; its number names its files in the run folder of `out`."""
+    """One start of a job, or of block `block` of it (0: the whole); its files are named by it.
+
+    retry : slices that fell back at an earlier start are registered again.
+    """
 
     out: Path
     number: int = 0
+    block: int = 0
+    retry: bool = False
+
+    def name(self, rank: int) -> str:
+        """Of the files of one rank."""
+        block = f"b{self.block:04d}-" if self.block else ""
+        return f"{self.number:04d}-{block}{rank:05d}"
 
     @property
     def folder(self) -> Path:
@@ -54,6 +74,11 @@ class Attempt:
         return self.folder / "thumbnails"
 
     @property
+    def checksums(self) -> Path:
+        """Of all chunks of the output."""
+        return self.folder / "checksums"
+
+    @property
     def partial(self) -> Path:
         """The output while it grows; it gets its name when it is complete."""
         return self.folder / "writing.h5"
@@ -61,22 +86,49 @@ class Attempt:
     @property
     def stop_flag(self) -> Path:
         """There when a rank was told to stop."""
-        return self.folder / "stop"
+        return self.folder / (f"stop-{self.block:04d}" if self.block else "stop")
 
     def open_journal(self, rank: int, work: str) -> Journal:
         """The file of one rank in one pass (`register` or `write`)."""
-        return Journal(self.journal, self.number, rank, work)
+        return Journal(self.journal, self.name(rank), work)
 
-    def registered(self, select: range) -> dict[int, SliceResult]:
-        """What the journal holds of the slices `select`, by number; a later attempt counts."""
-        found = {r["z"]: r for r in records(self.journal) if r.get("kind") == "slice"}
+    def registered(self, select: range, provisional: bool = False) -> dict[int, SliceResult]:
+        """What the journal holds of the slices `select`, by number; a later attempt counts.
+
+        provisional : also where something could not be read.
+        """
+        kinds = ("slice", "provisional") if provisional else ("slice",)
+        found = {r["z"]: r for r in records(self.journal) if r.get("kind") in kinds}
         return {z: SliceResult.from_record(found[z]) for z in select if z in found}
+
+    def settle(self, results: Sequence[SliceResult]) -> bool:
+        """Keep the decided results of the whole stack; False if they are kept already."""
+        lines = b"".join(encode(result.to_record()) for result in results)
+        if self._settled.exists() and self._settled.read_bytes() == lines:
+            return False
+        write_whole(self._settled, lines.decode())
+        return True
+
+    def read_settled(self) -> list[SliceResult]:
+        """What `settle` has kept; empty where it has not."""
+        if not self._settled.exists():
+            return []
+        return [SliceResult.from_record(r) for r in records(self.folder, self._settled.name)]
+
+    @property
+    def _settled(self) -> Path:
+        return self.folder / "settled"
 
     def forget_output(self) -> None:
         """What was written is of no use: the output is made anew from the registered slices."""
+        if self.out.is_dir():
+            for name in {r["file"] for r in records(self.journal) if "file" in r}:
+                (self.out / name).unlink(missing_ok=True)
         self.partial.unlink(missing_ok=True)
-        for path in self.journal.glob("*.write.log"):
-            path.unlink()
+        self.checksums.unlink(missing_ok=True)
+        for folder in (self.journal, self.thumbnails):
+            for path in folder.glob("*.write.log"):
+                path.unlink()
 
 
 def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
@@ -88,11 +140,14 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     tree["coarse"].pop("device")
     tree["output"].pop("writer")
     tree["output"].pop("report")
+    path = config.refine.parameter_file
+    content = Path(path).read_bytes() if path else b""
+    tree["refine"]["parameter_file"] = hashlib.sha256(content).hexdigest()[:16] if path else ""
+    tree["refine"]["version"] = elastix_version(config.refine)
     stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
     return {
         "inputs": {
-            name: {"source": s.source, "slices": len(s.names), "stamps": _digest(s, inputs.depth)}
-            for name, s in stacks
+            name: {"slices": len(s.names), "stamps": _digest(s, inputs.depth)} for name, s in stacks
         },
         "parameters": {key: tree[key] for key in ("template", "coarse", "refine")},
         "output": tree["output"] | {"range": [inputs.select.start, inputs.select.stop]},
@@ -106,40 +161,99 @@ def _digest(stack: Stack, depth: int) -> str:
     return digest.hexdigest()[:16]
 
 
-def begin_attempt(job: Job, config: Config, inputs: Inputs, copies: bool = True) -> Attempt:
-    """Make the run folder, or take up the one that is there if it belongs to the same job (rank 0).
+@contextmanager
+def open_attempt(
+    job: Job, config: Config, inputs: Inputs, comm: Communicator, block: int = 0
+) -> Iterator[Attempt]:
+    """Make the run folder, or take up the one that is there if it belongs to the same job, and
+    hold its lock; collective.
 
-    copies : the output holds all slices itself, so the disk must have room for them. Raises
-    `InputError`, before anything is written.
+    Raises `InputError`, before anything is written.
     """
-    attempt = Attempt(job.out)
-    path = attempt.journal / "fingerprint.json"
-    now = fingerprint(inputs, config)
-    before = json.loads(path.read_text()) if path.exists() and not job.overwrite else None
-    _refuse_foreign(job, before, now)
-    if copies:
-        check_room(job, config, inputs)
+    lock = OutputLock(run_folder(job.out), block, on_loss=lambda: comm.Abort(1))
     try:
-        if job.overwrite and attempt.folder.exists():
-            shutil.rmtree(attempt.folder)
-        attempt.journal.mkdir(parents=True, exist_ok=True)
-        attempt.stop_flag.unlink(missing_ok=True)
-        if before is not None and before["output"] != now["output"]:
-            attempt.forget_output()
-        write_whole(path, json.dumps(now, indent=1))
-        write_whole(attempt.folder / "config.toml", to_toml(config))
+        yield on_rank_0(comm, lambda: _begin(job, config, inputs, lock, block))
+    finally:
+        lock.release()
+
+
+def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: int) -> Attempt:
+    now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
+    before = _read_fingerprint(job.out)
+    if job.overwrite and before == now and restarts():
+        job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
+    _refuse_foreign(job, before, now)
+    same = before is not None and before["output"] == now["output"]
+    check_room(job, config, inputs, continued=same and not job.overwrite)
+    try:
+        lock.take()
+        return _make_folder(job, config, now, block)
     except OSError as error:
+        if error.errno in PASSING_ERRORS:
+            raise
         raise InputError(
             f"OUT {job.out}: cannot be written ({error.strerror}: {error.filename})"
         ) from None
-    return Attempt(job.out, next_attempt(attempt.journal))
+
+
+def _make_folder(job: Job, config: Config, now: dict[str, Any], block: int) -> Attempt:
+    """What another job may have left is looked at once more: now it is ours alone."""
+    attempt = Attempt(job.out, block=block, retry=job.retry)
+    before = _read_fingerprint(job.out)
+    _refuse_foreign(job, before, now)
+    if job.overwrite:
+        if before is not None:
+            attempt.forget_output()
+        _empty(attempt.folder)
+        before = None
+    attempt.journal.mkdir(parents=True, exist_ok=True)
+    attempt.stop_flag.unlink(missing_ok=True)
+    if before is not None and before["output"] != now["output"]:
+        if block:
+            raise InputError(
+                f"OUT {job.out}: was begun with other settings of the output "
+                f"({'; '.join(differences(before['output'], now['output'])[:4])}); expected the "
+                "same for all blocks"
+            )
+        attempt.forget_output()
+    write_whole(attempt.journal / "fingerprint.json", json.dumps(now, indent=1))
+    write_whole(attempt.folder / "config.toml", to_toml(config))
+    return replace(attempt, number=next_attempt(attempt.journal))
+
+
+def _read_fingerprint(out: Path) -> dict[str, Any] | None:
+    """Of the job that began OUT; None where there is none."""
+    try:
+        found: dict[str, Any] = json.loads(
+            (run_folder(out) / "journal" / "fingerprint.json").read_text()
+        )
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise InputError(f"OUT {out}: {run_folder(out)} is damaged ({error})") from None
+    return found
+
+
+def _empty(folder: Path) -> None:
+    """All but the lock, which is held."""
+    for path in folder.iterdir():
+        if path.is_dir() and path.name != "lock":
+            shutil.rmtree(path)
+        elif path.is_file():
+            path.unlink()
 
 
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Raises `InputError` for an output of another job; `before` : the fingerprint it left."""
+    folder = run_folder(job.out)
+    if before is not None and before.get("out", job.out.name) != job.out.name:
+        raise InputError(
+            f"OUT {job.out}: {folder} belongs to {before['out']}; expected another name"
+        )
+    if job.overwrite:
+        return
     if before is None:
-        there = job.out.is_file() or (job.out.exists() and any(job.out.iterdir()))
-        if there and not job.overwrite:
+        if job.out.is_file() or (job.out.exists() and any(job.out.iterdir())):
             raise InputError(f"OUT {job.out}: exists; expected a new name, or --overwrite")
         return
     keys = ("inputs", "parameters")
@@ -151,10 +265,10 @@ def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str
         )
 
 
-def check_room(job: Job, config: Config, inputs: Inputs) -> None:
+def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> None:
     """The folder exists and can be written, and the disk has room for the output.
 
-    Raises `InputError`.
+    continued : what is there is of this job and settings. Raises `InputError`.
     """
     parent = job.out.absolute().parent
     if not parent.is_dir():
@@ -162,13 +276,14 @@ def check_room(job: Job, config: Config, inputs: Inputs) -> None:
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"OUT {job.out}: the folder {parent} is not writable")
     need, free = output_bytes(inputs, config), shutil.disk_usage(parent).free
-    if job.out.is_file():
-        free += job.out.stat().st_size if job.overwrite else 0
     partial = Attempt(job.out).partial
     if partial.exists():  # of a try before: continued, or made anew in its place
         free += partial.stat().st_blocks * 512
-    if job.out.is_dir():  # slices that are there already
-        free += sum(path.stat().st_size for path in job.out.glob("*.tif*"))
+    elif continued and job.out.is_file():  # complete
+        return
+    if job.out.is_dir():  # slices that are there already: kept, or written in their place
+        there = [path.stat().st_size for path in job.out.glob("*.tif*")]
+        free += len(there) * inputs.slice_bytes if continued else sum(there)
     if need > free:
         raise InputError(
             f"OUT {job.out}: needs up to {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"

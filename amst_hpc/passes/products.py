@@ -9,14 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amst_hpc import __version__
-from amst_hpc.bdv.file import contrast
 from amst_hpc.bdv.metadata import write_settings, write_xml
 from amst_hpc.config import Config
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import run_folder, view_path
-from amst_hpc.job.software import LIBRARIES, library_version
+from amst_hpc.quality.report import try_report
+from amst_hpc.quality.thumbnails import grey_range
 from amst_hpc.slice_result import SliceResult, to_csv
+from amst_hpc.software import LIBRARIES, library_version
 
 
 def write_products(
@@ -40,8 +41,10 @@ def write_products(
     write_whole(folder / "run.json", json.dumps(described, indent=1))
     if config.output.format == "bdv":
         view = view_path(job.out, config.output)
-        write_settings(view.with_suffix(".settings.xml"), *contrast(job.out))
+        write_settings(view.with_suffix(".settings.xml"), *grey_range(folder / "thumbnails"))
         write_xml(view, job.out, config.output.voxel_size_nm)
+    if config.output.report:
+        try_report(job.out)
 
 
 def describe_run(job: Job, inputs: Inputs, results: Sequence[SliceResult]) -> dict[str, Any]:

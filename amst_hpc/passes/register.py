@@ -27,6 +27,7 @@ from amst_hpc.parallel.tally import Tally
 from amst_hpc.quality.thumbnails import ThumbnailWriter
 from amst_hpc.registration.coarse import Matcher, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
+from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.template import groups, is_blank, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
 from amst_hpc.transform import Image, Matrix, compose, shift_whole, translation
@@ -43,10 +44,13 @@ def register_slices(
 ) -> tuple[list[SliceResult], dict[str, float]]:
     """Register the slices that the journal does not hold, an equal share on each rank.
 
-    Returns the results of all slices, in their order, on rank 0 (elsewhere none), and the seconds
-    of this rank by step. Raises `Stopped`.
+    What could not be read at an earlier start is tried again. Returns the results of all slices, in
+    their order, on rank 0 (elsewhere none), and the seconds of this rank by step. Raises `Stopped`.
     """
     earlier = attempt.registered(inputs.select) if comm.rank == 0 else {}
+    if attempt.retry:
+        decided = choose_transforms(list(earlier.values()), inputs.shape)
+        earlier = {s.z: earlier[s.z] for s in decided if s.status in ("affine", "blank")}
     done: set[int] = comm.bcast(set(earlier))
     missing = [z for z in inputs.select if z not in done]
     if comm.rank == 0 and done:
@@ -57,7 +61,7 @@ def register_slices(
         share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
         with (
             attempt.open_journal(comm.rank, "register") as journal,
-            ThumbnailWriter(attempt.thumbnails, attempt.number, comm.rank, "register") as kept,
+            ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "register") as kept,
         ):
             registrar = on_all_ranks(comm, lambda: Registrar(inputs, config, attempt, comm, kept))
             timer.lap("start")
@@ -152,6 +156,7 @@ class Registrar:
         self.matcher.warm_up(inputs.shape)
         self.refine = make_refine(config.refine)
         self.window: dict[int, Image | None] = {}
+        self.unreadable: set[int] = set()
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
         if comm.rank == 0:
@@ -183,6 +188,7 @@ class Registrar:
             image = self.inputs.prealigned.read(z)
         except SliceError as error:
             log.warning("left out of the templates: %s", error)
+            self.unreadable.add(z)
             return None
         return None if is_blank(image) else image
 
@@ -191,15 +197,14 @@ class Registrar:
 
         crashed : elastix has crashed on it, it is not asked again.
         """
-        timer = StageTimer()
-        result = SliceResult(
-            z, self.inputs.raw.names[z], rank=self.rank, device=self.matcher.device
-        )
+        timer, result = StageTimer(), self.begin(z)
         try:
             raw, offset = fit_to(self.inputs.raw.read(z), self.inputs.shape, result.file)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
-            return replace(result, blank=True, reason=str(error), seconds=timer.laps)
+            return replace(
+                result, blank=True, unreadable=True, reason=str(error), seconds=timer.laps
+            )
         self.keep_thumbnails(z, raw)
         timer.lap("read")
         if is_blank(raw):
@@ -221,6 +226,18 @@ class Registrar:
             result = replace(result, prealigned=self.match_prealigned(z, raw, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
+
+    def begin(self, z: int) -> SliceResult:
+        """What is known of a slice beforehand."""
+        prealigned = self.inputs.prealigned.names
+        members = window(z, self.inputs.depth, self.config.template.radius)
+        return SliceResult(
+            z,
+            self.inputs.raw.names[z],
+            missed=[prealigned[i] for i in members if i in self.unreadable],
+            rank=self.rank,
+            device=self.matcher.device,
+        )
 
     def keep_thumbnails(self, z: int, raw: Image) -> None:
         """Raw and pre-aligned slice for the report, while they are in hand."""

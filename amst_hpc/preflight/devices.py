@@ -8,12 +8,12 @@ from typing import Any
 
 from amst_hpc import __version__
 from amst_hpc.bdv.file import hdf5_version, is_parallel
-from amst_hpc.job.software import LIBRARIES, library_version
 from amst_hpc.opencl.devices import candidates, find_devices, prepare, prove
 from amst_hpc.parallel.communicator import mpi_library
 from amst_hpc.parallel.launch import launch_of
 from amst_hpc.parallel.node import cores_per_rank, local_place, memory_per_rank, scratch_folder
 from amst_hpc.registration.elastix import program_version
+from amst_hpc.software import LIBRARIES, library_version
 
 
 def describe(comm: Any) -> tuple[list[str], str]:

@@ -30,6 +30,7 @@ MEANINGS = {
     "interpolated": "moved as its neighbours are",
     "copied": "moved as one neighbour is",
     "blank": "black in raw, left black",
+    "unreadable": "cannot be read, left black",
 }
 
 SUSPECT_FACTOR = 4.0  # times the usual step between slices

@@ -9,7 +9,6 @@ a killed job has kept, its successor reads.
 from __future__ import annotations
 
 import base64
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ LINE_LENGTH = 2048  # px: longer lines are averaged down
 LINE_WIDTH = 3  # px averaged across a line
 PATCH = 192  # px
 PATCH_SIGMA = 1.5  # px
+SAMPLES = 12  # along y and along x
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,10 @@ class Thumbnails:
 class ThumbnailWriter:
     """The file of one rank in one pass over the slices."""
 
-    def __init__(self, folder: Path, attempt: int, rank: int, work: str) -> None:
+    def __init__(self, folder: Path, name: str, work: str) -> None:
+        """name : of the attempt and the rank, as in the journal."""
         folder.mkdir(exist_ok=True)
-        self._file: IO[bytes] = (folder / f"{attempt:04d}-{rank:05d}.{work}.log").open("wb")
+        self._file: IO[bytes] = (folder / f"{name}.{work}.log").open("wb")
         self._last: dict[str, tuple[int, FloatImage]] = {}
 
     def __enter__(self) -> Self:
@@ -65,6 +66,8 @@ class ThumbnailWriter:
         before = self._last.get(stack)
         self._last[stack] = (z, patch)
         record = self.record(stack, z, _lines(image))
+        if stack == "aligned":
+            record["grey"] = _sample(image)
         if before is not None and before[0] == z - 1:
             area = (0, patch.shape[0], 0, patch.shape[1])
             pair = measure_pair(z - 1, before[1], patch, [area], cross_correlation)
@@ -78,6 +81,23 @@ class ThumbnailWriter:
         """The central row and column of a slice as a line of the file holds them."""
         xz, yz = (base64.b64encode(line.tobytes()).decode() for line in lines)
         return {"z": z, "stack": stack, "dtype": lines[0].dtype.name, "xz": xz, "yz": yz}
+
+
+def _sample(image: Image) -> list[int]:
+    """Grey values on a grid of `SAMPLES` x `SAMPLES` points."""
+    rows, columns = (((np.arange(SAMPLES) + 0.5) * n / SAMPLES).astype(int) for n in image.shape)
+    return [int(v) for v in image[np.ix_(rows, columns)].ravel()]
+
+
+def grey_range(folder: Path) -> tuple[float, float]:
+    """Grey values to show as black and white: 0.5 and 99.5 % of samples of the aligned slices.
+
+    Zeros are left out: the border, and black slices.
+    """
+    kept = {r["z"]: r["grey"] for r in records(folder, "*.write.log") if "grey" in r}
+    values = np.array([v for grey in kept.values() for v in grey if v > 0])
+    low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
+    return float(low), float(max(high, low + 1))
 
 
 def _patch(image: Image) -> FloatImage:
@@ -98,14 +118,6 @@ def _lines(image: Image) -> tuple[Image, Image]:
         factor = -(-len(line) // LINE_LENGTH)
         found.append(np.rint(average_line(line, factor)).astype(image.dtype))
     return found[0], found[1]
-
-
-def collect_thumbnails(parts: Sequence[Path], folder: Path) -> None:
-    """Copy what the parts of a stack have kept into `folder`."""
-    folder.mkdir(exist_ok=True)
-    for number, part in enumerate(parts):
-        for path in part.glob("*.log"):
-            shutil.copyfile(path, folder / f"part{number:04d}-{path.name}")
 
 
 def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails]:

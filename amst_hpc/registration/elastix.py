@@ -25,6 +25,7 @@ from scipy import ndimage
 
 from amst_hpc.config import InputError, Refine, as_list
 from amst_hpc.slice_result import RegistrationError
+from amst_hpc.software import library_version
 from amst_hpc.transform import Image, Matrix, about, compose, translation
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
@@ -285,3 +286,10 @@ def program_version() -> str:
         [program, "--version"], capture_output=True, text=True, check=False, env={**os.environ}
     )
     return done.stdout.strip().splitlines()[0] if done.stdout.strip() else ""
+
+
+def elastix_version(config: Refine) -> str:
+    """Of the elastix that `config.backend` runs; results depend on it."""
+    if config.backend == "pyelastix":
+        return program_version()
+    return library_version("itk-elastix") if config.backend == "itk" else ""

@@ -2,7 +2,8 @@
 
 The rungs, best first: `affine` (elastix); `translation` (the coarse shift); `prealigned` (the shift
 that its own pre-aligned slice shows); `interpolated` (between the nearest good neighbours);
-`copied` (one good neighbour); `blank` (a black slice: no transform). A rung is left when its result
+`copied` (one good neighbour); `blank`, `unreadable` (a black slice, one that cannot be read: no
+transform). A rung is left when its result
 is implausible against the slices around it. The decision looks at the whole stack and at data
 alone, so it is the same on every rank and for every number of them.
 """
@@ -94,7 +95,8 @@ def _usual_start(slices: Sequence[SliceResult], i: int) -> float:
 def _own(s: SliceResult, fault: str, usual: float) -> SliceResult | None:
     """The slice on the best rung that its own results reach."""
     if s.blank:
-        return _chosen(s, "blank", None, s.reason or "black or constant slice")
+        status = "unreadable" if s.unreadable else "blank"
+        return _chosen(s, status, None, s.reason or "black or constant slice")
     low = s.shift is not None and s.start < LOW_SCORE * usual and not s.metric >= LOW_SCORE * usual
     reason = (
         s.reason

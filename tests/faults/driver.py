@@ -2,16 +2,23 @@
 
 register, write : seconds to wait before each slice, and before each layer is stored.
 crash : the slice at which elastix is made to die of SIGSEGV.
+sync : seconds after which layers that were written are put on disk.
+written : a file that gets the number of each layer that is begun to be stored.
+kill : "module:function" of the program; who calls it gets SIGKILL.
+hidden : [rank, end]; the folders that this rank lists have no file whose path ends so.
 """
 
+import importlib
 import json
 import os
 import signal
 import time
+from pathlib import Path
 
+from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cli.app import main
-from amst_hpc.passes import register
+from amst_hpc.passes import register, write
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
 
@@ -49,9 +56,47 @@ def dying(make):
     return wrapped
 
 
+def noted(write_layer, path):
+    """`write_layer` that leaves a word of each layer before it is written."""
+
+    def wrapped(self, layer, levels):
+        with path.open("a") as file:
+            file.write(f"{layer}\n")
+        return write_layer(self, layer, levels)
+
+    return wrapped
+
+
+def deadly(place):
+    """Put SIGKILL in the place of "module:function"."""
+    module, name = place.split(":")
+    setattr(importlib.import_module(module), name, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def hide(rank, end):
+    """Folders lack what ends on `end` on one rank, as on a node with an old listing."""
+    if int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != rank:
+        return
+    for method in ("glob", "iterdir"):
+        listed = getattr(Path, method)
+
+        def fewer(self, *args, listed=listed):
+            return (path for path in listed(self, *args) if not str(path).endswith(end))
+
+        setattr(Path, method, fewer)
+
+
 if __name__ == "__main__":
     register.Registrar.register = slow(register.Registrar.register, FAULTS.get("register", 0))
     BdvWriter.write = slow(BdvWriter.write, FAULTS.get("write", 0))
+    DirectFile.write_layer = slow(DirectFile.write_layer, FAULTS.get("write", 0))
+    if "written" in FAULTS:
+        DirectFile.write_layer = noted(DirectFile.write_layer, Path(FAULTS["written"]))
+    write.SYNC_SECONDS = FAULTS.get("sync", write.SYNC_SECONDS)
     if "crash" in FAULTS:
         register.make_refine = dying(register.make_refine)
+    if "kill" in FAULTS:
+        deadly(FAULTS["kill"])
+    if "hidden" in FAULTS:
+        hide(*FAULTS["hidden"])
     main()

@@ -10,6 +10,7 @@ default of --moments (10 is the full form).
 
 import argparse
 import json
+import math
 import os
 import random
 import shutil
@@ -47,7 +48,7 @@ from jobs import (  # noqa: E402
 SHARED = Path(os.environ.get("AMST_HPC_SHARED", CHECKOUT.parent / "shared")).resolve()
 DRIVER = (HERE / "driver.py",)
 DEPTH, SIZE = 20, (144, 160)
-SLOW = {"register": 0.08, "write": 0.12}
+SLOW = {"register": 0.08, "write": 0.25, "sync": 0.4}
 SETTINGS = ("coarse.method=xcorr", "output.layer=2", "output.levels=2", "output.chunk=64")
 ABORT_SECONDS = 10
 FULL = 10
@@ -111,7 +112,8 @@ class Bench:
 
     def start(self, ranks: int, out: Path, backend: str, **faults: object) -> Job:
         """A slowed job."""
-        os.environ["FAULTS"] = json.dumps({**SLOW, **faults})
+        note = str(out.with_name("written"))
+        os.environ["FAULTS"] = json.dumps({**SLOW, "written": note, **faults})
         try:
             return Job(ranks, *self.line(out, backend), program=DRIVER)
         finally:
@@ -157,8 +159,8 @@ def reach(bench: Bench, job: Job, in_write: bool) -> str:
     """Wait for a random moment of the registration or the write pass; says which."""
     if in_write:
         layers = bench.random.randrange(DEPTH // 2 - 2)
-        job.wait_for(lambda: count_layers(job) >= layers if layers else job.writing())
-        moment = f"write, {count_layers(job)} layers"
+        job.wait_for(lambda: len(begun(job)) >= layers if layers else job.writing())
+        moment = f"write, {len(begun(job))} layers begun"
     else:
         wanted = bench.random.randrange(DEPTH - 2)
         job.wait_for(lambda: job.registered() >= wanted)
@@ -167,8 +169,48 @@ def reach(bench: Bench, job: Job, in_write: bool) -> str:
     return moment
 
 
-def count_layers(job: Job) -> int:
-    return sum(record["kind"] == "layer" for record in journal(job.folder, "write"))
+def begun(job: Job) -> list[int]:
+    """The layers that were begun to be stored (by the driver's word)."""
+    path = job.out.with_name("written")
+    return [int(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def recorded(folder: Path) -> list[int]:
+    """The layers that are in the journal."""
+    return [record["layer"] for record in journal(folder, "write") if record["kind"] == "layer"]
+
+
+def killed_writing(bench: Bench) -> list[Result]:
+    """SIGKILL of one rank in the write pass: what is written again, and nothing else.
+
+    Every second time with a sync after each layer: then each rank loses the one that it writes.
+    """
+    results, ranks = [], 3
+    bench.reference("none")
+    for n in range(bench.moments):
+        out = bench.fresh(f"kill-write-{n}") / "out.h5"
+        sync = SLOW["sync"] * (n % 2)
+        most = ranks * max(1, math.ceil(sync / SLOW["write"]))
+        job = bench.start(ranks, out, "none", sync=sync)
+        moment = reach(bench, job, in_write=True)
+        send(bench.random.choice(job.ranks()), signal.SIGKILL)
+        ended = job.end(60)
+        before, kept = set(begun(job)), recorded(job.folder)
+        result = Result("")
+        result.expect(ended.code != 0, "the job ended with 0")
+        result.expect(not out.exists(), "OUT.h5 is there")
+        bench.resume(out, "none", result)
+        after = recorded(job.folder)[len(kept) :]
+        again = before & set(after)
+        result.fault = (
+            f"SIGKILL of one rank, {moment}: {len(kept)} counted, {len(again)} written again "
+            f"(at most {most})"
+        )
+        result.expect(len(again) <= most, f"written again: {sorted(again)}")
+        result.expect(sorted(kept + after) == list(range(DEPTH // 2)), f"{kept} then {after}")
+        bench.compare(out, "none", result)
+        results.append(result)
+    return results
 
 
 def killed(bench: Bench, victim: str) -> list[Result]:
@@ -374,7 +416,9 @@ def refuse(
 
 
 def lost_files(bench: Bench) -> list[Result]:
-    """A slice removed or cut short during the run: it falls back, all others are as they were."""
+    """A slice removed or cut short during the run: it is left black, all others are as they were;
+    when it is back, the same command registers it.
+    """
     results = []
     for name in ("removed", "cut"):
         result = Result(f"TIFF {name} during the run")
@@ -386,21 +430,28 @@ def lost_files(bench: Bench) -> list[Result]:
         job = Job(2, *bench.line(out, "none", truth), program=DRIVER)
         del os.environ["FAULTS"]
         job.wait_for(lambda: job.registered() >= 2)  # noqa: B023
+        whole, stamp = path.read_bytes(), path.stat().st_mtime_ns
         if name == "removed":
             path.unlink()
         else:
-            path.write_bytes(path.read_bytes()[:700])
+            path.write_bytes(whole[:700])
         ended = job.end()
         result.expect(ended.code == 3, f"ended with {ended.code}: {ended.stderr[-300:]}")
         if out.exists():
             table = slices(out)
             row = table[victim]
-            result.expect(row["status"] != "affine" and path.name in row["reason"], f"{row}")
+            lost = row["status"] == "unreadable" and path.name in row["reason"]
+            result.expect(lost, f"{row}")
             wanted = transforms(bench.reference("none"))
             others = [z for z in range(DEPTH) if z != victim]
             found = transforms(out)
             result.differing += sum(found[z] != wanted[z] for z in others)
             result.lost += sum(found[z] is None for z in others)
+            path.write_bytes(whole)
+            os.utime(path, ns=(stamp, stamp))
+            ended = run(2, *bench.line(out, "none", truth))
+            result.expect(ended.code == 0, f"when it was back: {ended.code}")
+            bench.compare(out, "none", result)
         else:
             result.expect(False, "no output")
         results.append(result)
@@ -507,6 +558,7 @@ def soak(bench: Bench) -> list[Result]:
 FAULTS = {
     "kill-rank": lambda bench: killed(bench, "rank"),
     "kill-all": lambda bench: killed(bench, "all"),
+    "kill-write": killed_writing,
     "kill-mpirun": lambda bench: killed(bench, "mpirun"),
     "sigterm": lambda bench: signalled(bench, signal.SIGTERM),
     "sigusr1": lambda bench: signalled(bench, signal.SIGUSR1),

@@ -11,15 +11,39 @@ import pickle
 import resource
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from mpi4py import MPI
 
-from amst_hpc.bdv.file import make_target
-from amst_hpc.bdv.writer import BdvWriter
+from amst_hpc.bdv.direct import DirectFile, create_file, read_addresses
+from amst_hpc.bdv.file import Target, make_target
+from amst_hpc.bdv.mipmaps import pyramid
+from amst_hpc.bdv.writer import BdvWriter, choose_writer
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout, split
+
+
+class DirectWriter:
+    """The direct writer with the methods of `BdvWriter`."""
+
+    def __init__(self, target: Target, comm: MPI.Comm) -> None:
+        find = read_addresses if target.append else create_file
+        addresses = comm.bcast(find(target) if comm.rank == 0 else None)
+        self.target, self.file = target, DirectFile(target.path, target.layout, addresses)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.file.close()
+
+    def write(self, layer: int | None, block: Any) -> Any:
+        """Only what there is."""
+        if layer is None:
+            return []
+        levels = pyramid(block, self.target.layout)
+        return self.file.write_layer(layer, [level.view(self.target.stored) for level in levels])
 
 
 def write_file(job: dict[str, Any], comm: MPI.Comm) -> None:
@@ -33,7 +57,8 @@ def write_file(job: dict[str, Any], comm: MPI.Comm) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["disk"], job["disk"]))
     path = Path(job["path"])
     target = make_target(path, layout, stack.dtype, output, append=job["append"])
-    with BdvWriter(target, comm) as writer:
+    kind = DirectWriter if choose_writer(output, comm.size) == "direct" else BdvWriter
+    with kind(target, comm) as writer:
         for turn in range(max(map(len, shares))):
             layer = mine[turn] if turn < len(mine) else None
             slices = None if layer is None else layout.layers[layer]

@@ -41,4 +41,4 @@ def write(path, volume, output, layers=None, append=False):
 
 
 def small(**settings):
-    return Output(chunk=32, levels=3, **settings)
+    return Output(**({"chunk": 32, "levels": 3, "writer": "funnel"} | settings))

@@ -63,12 +63,17 @@ UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search") *
 
 
 def run(
-    ranks: int, *arguments: str | Path, timeout: float = 500, before: Command = (), **options
+    ranks: int,
+    *arguments: str | Path,
+    timeout: float = 500,
+    before: Command = (),
+    program: Command = ("-m", "amst_hpc"),
+    **options,
 ) -> Ended:
     """Run `amst-hpc ARGUMENTS` to its end; `before` goes before the command."""
     began = time.monotonic()
     done = subprocess.run(
-        [*before, *command_line(ranks, arguments)],
+        [*before, *command_line(ranks, arguments, program)],
         **{"env": environment(), "capture_output": True, "text": True, **options},
         timeout=timeout,
         check=False,

@@ -32,6 +32,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "opencl",
     "parallel",
     "slice_result",
+    "software",
     "geometry",
     "config",
     "correlation",
@@ -40,7 +41,16 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "transform",
     "__init__",
 ]
-PURE = {"slice_result", "geometry", "config", "correlation", "averaging", "median", "transform"}
+PURE = {
+    "slice_result",
+    "software",
+    "geometry",
+    "config",
+    "correlation",
+    "averaging",
+    "median",
+    "transform",
+}
 
 HOMES = {
     "h5py": "bdv",

@@ -18,6 +18,8 @@ results = st.builds(
     z=st.integers(0, 30_000),
     file=st.text(max_size=20),
     blank=st.booleans(),
+    unreadable=st.booleans(),
+    missed=st.lists(st.text(max_size=9), max_size=3),
     shift=some_matrix,
     affine=some_matrix,
     prealigned=some_matrix,

@@ -127,8 +127,8 @@ def test_slurm_adds_what_the_files_cannot_know(out: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(slurm, "ended", lambda place: "OUT_OF_MEMORY")
     place = ("5", "1")
     for queue, state in (({place: "PENDING"}, "waiting"), ({place: "RUNNING"}, "running")):
-        assert with_slurm([read_status(out)], {out: place}, queue)[0].state == state
-    found = with_slurm([read_status(out)], {out: place}, {})[0]
+        assert with_slurm([read_status(out)], {out: [place]}, queue)[0].state == state
+    found = with_slurm([read_status(out)], {out: [place]}, {})[0]
     assert (found.state, found.reason) == ("failed", f"{WORDLESS}; Slurm says OUT_OF_MEMORY")
 
 
@@ -136,7 +136,7 @@ def test_a_job_that_waits_for_ones_that_failed_shows_the_reason(tmp_path: Path) 
     out = tmp_path / "out.h5"
     out.with_suffix(".failed").write_text("RAW raw: 003.tif is cut short\n")
     place = ("6", "")
-    found = with_slurm([read_status(out)], {out: place}, {place: "PENDING"})[0]
+    found = with_slurm([read_status(out)], {out: [place]}, {place: "PENDING"})[0]
     assert (found.state, found.reason) == ("waiting", "RAW raw: 003.tif is cut short")
 
 

@@ -86,11 +86,11 @@ def test_an_output_is_not_sent_twice(
         plan_stack(job, Order(Site()))
 
 
-@pytest.mark.parametrize("place", [("101", "3"), ("102", "")])
+@pytest.mark.parametrize("place", [("101", "3"), ("102", ""), ("103", "1"), ("104", "")])
 def test_blocks_are_not_sent_twice(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch, place: slurm.TaskId
 ) -> None:
-    """Neither while the merge waits nor when it is gone and an array task still runs."""
+    """Not while any step of it is in the queue."""
     send_plan(plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 4))
     monkeypatch.setattr(slurm, "queued", lambda: {place: "RUNNING"})
     with pytest.raises(InputError, match=f"job {place[0]} for it is in the queue"):
@@ -132,22 +132,20 @@ def test_settings_of_a_file_go_into_the_script(folder: Path) -> None:
         Order(Site(), Path("amst.toml"), ("template.radius=x",))
 
 
-def test_a_merge_is_not_stopped_and_begun_for_ever(folder: Path) -> None:
+def test_a_stopped_step_goes_back_into_the_queue(folder: Path) -> None:
     plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(hours=0.4)), 4)
-    array, merge = (script.text for script in plan.scripts)
-    assert "  75) echo" in array
-    assert "  75) echo" not in merge
-    assert "1 | 9 | 75 |" in merge
-    assert "--time=00:24:00" in merge
+    assert all("  75) echo" in script.text for script in plan.scripts)
+    assert "--time=00:24:00" in plan.scripts[1].text
 
 
-def test_blocks_then_merge(folder: Path, sent: list[tuple[str, str]]) -> None:
+def test_a_merge_follows_each_array_of_blocks(folder: Path, sent: list[tuple[str, str]]) -> None:
     plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(), throttle=2), 4)
     assert "#SBATCH --array=1-4%2" in plan.show()
     send_plan(plan)
-    assert sent == [("blocks.sbatch", ""), ("merge.sbatch", "afterok:101")]
-    with pytest.raises(InputError, match="9 blocks: expected 1 to 5"):
-        plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 9)
+    chain = [("blocks.sbatch", ""), ("merge.sbatch", "afterok:101")]
+    assert sent == [*chain, ("blocks.sbatch", "afterok:102"), ("merge.sbatch", "afterok:103")]
+    with pytest.raises(InputError, match="41 blocks: expected 1 to 40"):
+        plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 41)
 
 
 def test_large_manifests_are_split_and_throttled_together(

@@ -34,7 +34,7 @@ SLICES = [
 
 
 def write(folder, entries, attempt=1, rank=0):
-    with Journal(folder, attempt, rank, "register") as journal:
+    with Journal(folder, f"{attempt:04d}-{rank:05d}", "register") as journal:
         for entry in entries:
             journal.write(entry)
     return folder / f"{attempt:04d}-{rank:05d}.register.log"
@@ -98,7 +98,7 @@ def test_attempts_never_share_a_file(tmp_path):
     write(tmp_path, SLICES[1:2], attempt=1, rank=1)
     assert next_attempt(tmp_path) == 2
     with pytest.raises(FileExistsError):
-        Journal(tmp_path, 1, 0, "register")
+        Journal(tmp_path, "0001-00000", "register")
     write(tmp_path, SLICES[2:3], attempt=2)
     assert [r["z"] for r in records(tmp_path)] == [0, 1, 2]
 
@@ -107,7 +107,7 @@ CRASH = """
 import os, signal, sys
 from pathlib import Path
 from amst_hpc.job.journal import Journal
-with Journal(Path(sys.argv[1]), int(sys.argv[2]), 0, "register") as journal:
+with Journal(Path(sys.argv[1]), f"{int(sys.argv[2]):04d}-00000", "register") as journal:
     journal.write({"kind": "start", "z": 3})
     journal.write({"kind": "slice", "z": 3})
     journal.write({"kind": "start", "z": 4})

@@ -13,7 +13,7 @@ from amst_hpc.config import InputError
 from amst_hpc.quality import report
 from amst_hpc.quality.plots import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
-from amst_hpc.quality.thumbnails import ThumbnailWriter, collect_thumbnails, read_thumbnails
+from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, read_thumbnails
 from amst_hpc.transform import compose, translation
 
 
@@ -113,11 +113,11 @@ def test_what_was_applied_is_named(out):
 def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
     ramp = np.add.outer(np.arange(90) * 2, np.arange(70)).astype(dtype)
     noise = np.random.default_rng(1).integers(0, 255, (90, 70)).repeat(2, 0).astype(dtype)
-    with ThumbnailWriter(tmp_path / "t", 1, 0, "register") as keeper:
+    with ThumbnailWriter(tmp_path / "t", "0001-00000", "register") as keeper:
         keeper.add("raw", 3, noise[:90])
         keeper.add("raw", 4, np.roll(noise[:90], (2, -1), (0, 1)))
         keeper.add("raw", 6, ramp * 0)
-    with ThumbnailWriter(tmp_path / "t", 2, 0, "register") as keeper:
+    with ThumbnailWriter(tmp_path / "t", "0002-00000", "register") as keeper:
         keeper.add("raw", 6, ramp)
     with next((tmp_path / "t").glob("0002*")).open("ab") as file:
         file.write(b"0badc0de {")  # torn by a crash
@@ -131,7 +131,7 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
 
 
 def test_long_lines_are_averaged_down(tmp_path):
-    with ThumbnailWriter(tmp_path / "t", 1, 0, "write") as keeper:
+    with ThumbnailWriter(tmp_path / "t", "0001-00000", "write") as keeper:
         keeper.add("aligned", 0, np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8))
     kept = read_thumbnails(tmp_path / "t", [0])["aligned"]
     assert kept.xz.shape == (1, 1666)
@@ -139,11 +139,13 @@ def test_long_lines_are_averaged_down(tmp_path):
     assert (kept.xz[0] == np.arange(1666) * 3 // 50).mean() > 0.9
 
 
-def test_what_parts_have_kept_is_joined(tmp_path):
-    image = np.random.default_rng(2).integers(1, 255, (60, 50)).astype(np.uint8)
-    for part, z in (("a", 0), ("b", 1)):
-        with ThumbnailWriter(tmp_path / part, 1, 0, "write") as keeper:
-            keeper.add("aligned", z, image)
-    collect_thumbnails([tmp_path / "a", tmp_path / "b", tmp_path / "none"], tmp_path / "all")
-    kept = read_thumbnails(tmp_path / "all", [0, 1])["aligned"]
-    assert kept.xz.all()
+def test_grey_values_to_show_come_from_samples_of_the_slices(tmp_path):
+    image = np.random.default_rng(2).integers(100, 201, (120, 150)).astype(np.uint8)
+    image[:30] = 0
+    for rank in range(2):
+        with ThumbnailWriter(tmp_path, f"0001-0000{rank}", "write") as kept:
+            for z in range(rank, 40, 2):
+                kept.add("aligned", z, image)
+                kept.add("raw", z, image * 0 + 250)
+    assert grey_range(tmp_path) == pytest.approx((100, 200), abs=3)
+    assert grey_range(tmp_path / "none") == (0.0, 255.0)

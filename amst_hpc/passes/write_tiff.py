@@ -1,0 +1,58 @@
+"""The second pass into a folder of TIFF slices with the names of raw."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from amst_hpc.config import Output
+from amst_hpc.geometry import split
+from amst_hpc.images.tiff_output import is_whole, write_slice
+from amst_hpc.job.journal import records
+from amst_hpc.job.progress import ProgressMeter
+from amst_hpc.job.run_folder import Attempt
+from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.parallel.tally import Tally
+from amst_hpc.passes.aligned import AlignedStack
+from amst_hpc.quality.thumbnails import ThumbnailWriter
+
+
+def write_tiffs(
+    aligned: AlignedStack, output: Output, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> None:
+    """Slices that this job has written as they would be written now, and that are whole, are kept.
+
+    Raises `Stopped`, and OSError where a slice cannot be written.
+    """
+    attempt.out.mkdir(exist_ok=True)
+    known = comm.bcast(_written(attempt) if comm.rank == 0 else None)
+    shape, dtype = aligned.inputs.shape, np.dtype(aligned.inputs.dtype)
+    total, tally = len(aligned.results), Tally(comm)
+    with (
+        attempt.open_journal(comm.rank, "write") as journal,
+        ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "write") as thumbnails,
+        ProgressMeter("write", total, 0, comm.rank == 0) as meter,
+    ):
+        journal.write({"kind": "begun", "layer_depth": 1})
+        for i in split(total, comm.size)[comm.rank]:
+            if stop:
+                break
+            result = aligned.results[i]
+            key = f"{aligned.key(range(i, i + 1))}/{output.compression}"
+            path = attempt.out / result.file
+            if known.get(result.z) != key or not is_whole(path, shape, dtype):
+                image = aligned.slice(i)
+                write_slice(path, image, output.compression)
+                thumbnails.add("aligned", result.z, image)
+                journal.write({"kind": "layer", "layer": result.z, "key": key})
+            tally.add(fell_back=False)
+            if meter.due():
+                meter.update(tally.totals()[0])
+        tally.finish(lambda: None)
+    stop.raise_together(comm, "writing")
+
+
+def _written(attempt: Attempt) -> dict[int, str]:
+    """What the journal knows of each slice that was written; the last time counts."""
+    found = records(attempt.journal, "*.write.log")
+    return {r["layer"]: r["key"] for r in found if r["kind"] == "layer"}

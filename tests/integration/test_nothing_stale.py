@@ -1,0 +1,655 @@
+"""What stands under OUT is of the inputs and settings that were asked for last, however it ended.
+
+Small stacks, one process, no elastix; a kill is a real one, of a process of its own.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from xml.etree import ElementTree
+
+import h5py
+import numpy as np
+import pytest
+import tifffile
+from jobs import (
+    SLOWED,
+    Job,
+    call,
+    contents,
+    finished,
+    journal,
+    registrations,
+    run,
+    slices,
+    statuses,
+    transforms,
+)
+from scipy import ndimage
+from spoilt import refused
+from stacks import inputs, read_cells, read_stack, save_stack
+
+from amst_hpc import pipeline
+from amst_hpc.parallel.signals import Stopped
+
+DEPTH, SHAPE = 12, (64, 96)
+OPTIONS = (
+    "coarse.method=xcorr", "refine.backend=none", "output.report=false", "output.layer=4",
+    "output.levels=2", "output.chunk=32", "template.radius=1",
+)  # fmt: skip
+
+
+def setting(*texts: str) -> list[str]:
+    return [part for text in texts for part in ("--set", text)]
+
+
+def make_stacks(folder: Path, seed: int) -> Path:
+    """raw/ and pre/: smooth noise that changes slowly with z; raw is displaced by some pixels."""
+    rng = np.random.default_rng(seed)
+    noise = ndimage.gaussian_filter(rng.normal(size=(DEPTH, 80, 112)), (2, 2, 2))
+    grey = np.clip(128 + 40 * noise / noise.std(), 1, 255).astype(np.uint8)
+    moves = rng.integers(4, 12, (DEPTH, 2))
+    folder.mkdir()
+    save_stack(folder / "pre", grey[:, 8:72, 8:104])
+    save_stack(
+        folder / "raw",
+        [z[y : y + 64, x : x + 96] for z, (y, x) in zip(grey, moves, strict=True)],
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stacks(tmp_path_factory) -> tuple[Path, Path]:
+    """Two of them, for reading."""
+    folder = tmp_path_factory.mktemp("stacks")
+    return make_stacks(folder / "one", 1), make_stacks(folder / "two", 2)
+
+
+def line(stack: Path, out: Path, *more: str, **settings: object) -> list[str | Path]:
+    changes = [f"{key.replace('__', '.')}={value}" for key, value in settings.items()]
+    return ["align", *inputs(stack), out, *setting(*OPTIONS, *changes), *more]
+
+
+@pytest.fixture(scope="module")
+def alone(stacks, tmp_path_factory):
+    """A function (number of the stack, more of the line) -> OUT that nothing came before."""
+    made = {}
+
+    def make(number: int, *more: str, name: str = "out.h5", **settings: object) -> Path:
+        key = (number, more, name, str(settings))
+        if key not in made:
+            made[key] = tmp_path_factory.mktemp("alone") / name
+            finished(call(*line(stacks[number], made[key], *more, **settings)))
+        return made[key]
+
+    return make
+
+
+def same(out: Path, wanted: Path) -> None:
+    """The voxels of all levels, the transforms, the contrast; and it is whole."""
+    mine, theirs = contents(out), contents(wanted)
+    for found in (mine, theirs):  # known by another token
+        [found.pop(key) for key in [*found] if key.startswith("@") or key == "/"]
+    assert mine == theirs
+    assert transforms(out) == transforms(wanted)
+    settings = [path.with_suffix(".settings.xml").read_text() for path in (out, wanted)]
+    assert settings[0] == settings[1]
+    assert out.with_suffix(".xml").exists()
+    assert not (out.with_suffix(".amst") / "writing.h5").exists()
+
+
+def stop(*_: object) -> None:
+    raise Stopped("writing")
+
+
+KILLS = {
+    "before the rename": "amst_hpc.pipeline:complete_file",
+    "after the rename": "amst_hpc.pipeline:write_products",
+    "in the last sync": "os:fdatasync",
+}
+
+
+@pytest.fixture(params=["stop", *KILLS])
+def end_late(request, monkeypatch):
+    """A function (line): the job ends when every layer is written, before it is told so."""
+
+    def end(*arguments: str | Path) -> None:
+        if request.param == "stop":
+            with monkeypatch.context() as patch:
+                patch.setattr(pipeline, "complete_file", stop)
+                assert call(*arguments).code == 75
+            return
+        with monkeypatch.context() as patch:
+            patch.setenv("FAULTS", json.dumps({"kill": KILLS[request.param]}))
+            assert Job(0, *arguments, program=SLOWED).end().code == -9
+
+    return end
+
+
+@pytest.mark.parametrize("again", [(), ("--overwrite",)], ids=["same RAW", "--overwrite"])
+def test_overwrite_with_another_raw_that_ends_late(stacks, alone, end_late, tmp_path, again):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    end_late(*line(stacks[1], out, "--overwrite"))
+    finished(call(*line(stacks[1], out, *again)))
+    same(out, alone(1))
+
+
+@pytest.mark.parametrize(
+    ("more", "settings"),
+    [
+        (("--range", "2:10"), {}),
+        ((), {"output__chunk": 16}),
+        ((), {"output__levels": 3}),
+        ((), {"output__legacy": "true"}),
+        ((), {"output__compression": 2}),
+    ],
+    ids=["range", "chunk", "levels", "legacy", "compression"],
+)
+def test_changed_output_after_a_finished_run(stacks, alone, tmp_path, more, settings):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    before = registrations(out.with_suffix(".amst"))
+    finished(call(*line(stacks[0], out, *more, **settings)))
+    assert registrations(out.with_suffix(".amst")) == before
+    same(out, alone(0, *more, **settings))
+
+
+def test_changed_range_that_ends_late(stacks, alone, end_late, tmp_path):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    end_late(*line(stacks[0], out, "--range", "2:10"))
+    finished(call(*line(stacks[0], out, "--range", "2:10")))
+    same(out, alone(0, "--range", "2:10"))
+
+
+def test_changed_output_that_ends_late(stacks, alone, end_late, tmp_path):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    end_late(*line(stacks[0], out, output__chunk=16))
+    finished(call(*line(stacks[0], out, output__chunk=16)))
+    same(out, alone(0, output__chunk=16))
+    finished(call(*line(stacks[0], out)))  # and back
+    same(out, alone(0))
+
+
+@pytest.mark.parametrize("compression", [0, 1])
+def test_old_xml_is_gone_before_the_new_file_has_its_name(
+    stacks, tmp_path, monkeypatch, compression
+):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    settings = {"output__compression": compression, "output__chunk": 16}
+    monkeypatch.setenv("FAULTS", json.dumps({"kill": KILLS["after the rename"]}))
+    Job(0, *line(stacks[0], out, **settings), program=SLOWED).end()
+    assert out.exists()
+    assert not out.with_suffix(".xml").exists()
+
+
+# ---- TIFF slices
+
+
+def tif(stack: Path, out: Path, *more: str, compression: int = 0) -> list[str | Path]:
+    return line(stack, out, "--output-format", "tif", *more, output__compression=compression)
+
+
+def pixels(out: Path) -> np.ndarray:
+    return read_stack(out)
+
+
+def test_overwrite_replaces_every_tiff_slice(stacks, alone, tmp_path):
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    finished(call(*tif(stacks[1], out, "--overwrite")))
+    np.testing.assert_array_equal(pixels(out), read_cells(alone(1)))
+
+
+def test_overwrite_leaves_no_tiff_slice_of_another_name(stacks, alone, tmp_path):
+    """A RAW of fewer slices, with names of its own; what is not ours stays."""
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    (out / "notes.txt").write_text("mine")
+    other = tmp_path / "other"
+    for part in ("raw", "pre"):
+        (other / part).mkdir(parents=True)
+        for path in sorted((stacks[1] / part).iterdir())[:8]:
+            shutil.copy(path, other / part / f"cell_{path.name}")
+    finished(call(*tif(other, out, "--overwrite")))
+    wanted = {path.name for path in (other / "raw").iterdir()}
+    assert {path.name for path in out.iterdir()} == {*wanted, "notes.txt"}
+
+
+def test_a_smaller_range_leaves_no_tiff_slice_outside_it(stacks, tmp_path):
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    finished(call(*tif(stacks[0], out, "--range", "2:10")))
+    assert [path.name for path in sorted(out.iterdir())] == [
+        f"slice_{z:05d}.tif" for z in range(2, 10)
+    ]
+
+
+def compressions(out: Path) -> set[int]:
+    found = set()
+    for path in out.glob("*.tif"):
+        with tifffile.TiffFile(path) as tiff:
+            found.add(int(tiff.pages[0].compression))
+    return found
+
+
+def test_changed_compression_of_tiff_is_applied(stacks, alone, tmp_path):
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    assert compressions(out) == {1}
+    finished(call(*tif(stacks[0], out, compression=6)))
+    assert compressions(out) == {8}
+    np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+
+
+def test_changed_compression_of_a_half_written_tiff_folder(stacks, tmp_path, monkeypatch):
+    from amst_hpc.passes import write_tiff
+
+    out, write, count = tmp_path / "out", write_tiff.write_slice, iter(range(100))
+
+    def full(*args: object) -> None:
+        if next(count) == 5:
+            raise OSError(28, "No space left on device", str(out))
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write_tiff, "write_slice", full)
+        assert call(*tif(stacks[0], out)).code == 1
+    assert len(list(out.glob("*.tif"))) == 5
+    finished(call(*tif(stacks[0], out, compression=6)))
+    assert compressions(out) == {8}
+
+
+# ---- restarts by Slurm
+
+
+def test_overwrite_in_a_requeued_job_continues(stacks, alone, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "complete_file", stop)
+        assert call(*line(stacks[1], out, "--overwrite")).code == 75
+    before = registrations(out.with_suffix(".amst"))
+    layers = written(out)
+    assert (len(before), len(layers)) == (DEPTH, DEPTH // 4)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    finished(call(*line(stacks[1], out, "--overwrite")))
+    assert registrations(out.with_suffix(".amst")) == before
+    assert written(out) == layers
+    same(out, alone(1))
+    monkeypatch.setenv("SLURM_JOB_ID", "8")  # another job, also requeued: asked for anew
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    finished(call(*line(stacks[1], out, "--overwrite")))
+    assert len(journal(out.with_suffix(".amst"), "register")) == 2 * DEPTH
+    assert len(list((out.with_suffix(".amst") / "journal").glob("*.register.log"))) == 1
+
+
+def written(out: Path) -> list[int]:
+    """The layers that were written, as often as they were."""
+    return [r["layer"] for r in journal(out.with_suffix(".amst"), "write") if r["kind"] == "layer"]
+
+
+# ---- slices that cannot be read
+
+
+@pytest.fixture
+def own(stacks, tmp_path) -> Path:
+    """A copy of the first stack to spoil."""
+    shutil.copytree(stacks[0], tmp_path / "own", copy_function=shutil.copy2)
+    return tmp_path / "own"
+
+
+@pytest.fixture
+def lose(monkeypatch):
+    """A function (path): the slice is garbage from the moment its header was looked at.
+
+    Gives a function that brings it back as it was.
+    """
+
+    def lost(path: Path):
+        aside = path.with_name(f".{path.name}")
+        pass_on = pipeline.register_slices
+
+        def spoil(*args: object):
+            path.rename(aside)
+            path.write_bytes(b"garbage")
+            monkeypatch.setattr(pipeline, "register_slices", pass_on)
+            return pass_on(*args)
+
+        monkeypatch.setattr(pipeline, "register_slices", spoil)
+        return lambda: aside.replace(path)
+
+    return lost
+
+
+@pytest.mark.parametrize("format_", ["bdv", "tif"])
+def test_an_unreadable_raw_slice_that_is_back_is_registered(own, alone, lose, tmp_path, format_):
+    out = tmp_path / ("out.h5" if format_ == "bdv" else "out")
+    come_back = lose(own / "raw" / "slice_00005.tif")
+    command = line(own, out) if format_ == "bdv" else tif(own, out)
+    ended = finished(call(*command), 3)
+    assert "5 (unreadable)" in ended.stdout
+    assert statuses(out)[5] == "unreadable"
+    assert "slice_00005.tif" in slices(out)[5]["reason"]
+    come_back()
+    finished(call(*command))
+    assert statuses(out) == ["affine"] * DEPTH
+    if format_ == "bdv":
+        same(out, alone(0))
+        assert len(registrations(tmp_path / "out.amst")) == DEPTH
+        assert len(written(out)) == DEPTH // 4 + 1, "its layer alone was written again"
+    else:
+        np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+
+
+def test_a_black_slice_stays_black_and_is_not_asked_again(own, tmp_path):
+    out, path = tmp_path / "out.h5", own / "raw" / "slice_00005.tif"
+    tifffile.imwrite(path, np.zeros(SHAPE, np.uint8))
+    finished(call(*line(own, out)), 3)
+    finished(call(*line(own, out)), 3)
+    assert statuses(out)[5] == "blank"
+    assert sorted(registrations(tmp_path / "out.amst")) == list(range(DEPTH))
+
+
+def test_a_template_that_lacks_a_slice_is_named_and_made_again(own, alone, lose, tmp_path):
+    out = tmp_path / "out.h5"
+    come_back = lose(own / "pre" / "slice_00005.tif")
+    ended = finished(call(*line(own, out)), 0, 3)
+    assert "the templates of 3 slices lack" in ended.stdout
+    assert "slice_00005.tif" in ended.stdout
+    come_back()
+    ended = finished(call(*line(own, out)))
+    assert "the templates of" not in ended.stdout
+    assert sorted(registrations(tmp_path / "out.amst")) == list(range(DEPTH))
+    again = [r["z"] for r in journal(tmp_path / "out.amst", "register") if r["kind"] == "start"]
+    assert sorted(again) == sorted([*range(DEPTH), 4, 5, 6])
+    same(out, alone(0))
+
+
+def test_retry_registers_again_what_fell_back(stacks, alone, tmp_path, monkeypatch):
+    from amst_hpc.passes.register import Registrar
+    from amst_hpc.slice_result import RegistrationError
+
+    out, find = tmp_path / "out.h5", Registrar.find_shift
+
+    def fail(self, result, pair):
+        if result.z in (3, 8):
+            raise RegistrationError("a bad day")
+        return find(self, result, pair)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Registrar, "find_shift", fail)
+        finished(call(*line(stacks[0], out)), 3)
+    finished(call(*line(stacks[0], out)), 3)
+    assert len(registrations(tmp_path / "out.amst")) == DEPTH, "not without --retry"
+    finished(call(*line(stacks[0], out, "--retry")))
+    assert registrations(tmp_path / "out.amst")[DEPTH:] == [3, 8]
+    same(out, alone(0))
+
+
+# ---- what a result depends on
+
+
+def test_the_content_of_a_parameter_file_counts(stacks, tmp_path):
+    out, file = tmp_path / "out.h5", tmp_path / "elastix.txt"
+    file.write_text('(Transform "AffineTransform")\n')
+    named = {"refine__parameter_file": f'"{file}"'}
+    finished(call(*line(stacks[0], out, **named)), 0, 3)
+    finished(call(*line(stacks[0], out, **named)), 0, 3)
+    file.write_text('(Transform "AffineTransform")\n(NumberOfResolutions 1)\n')
+    refused(call(*line(stacks[0], out, **named)), "parameters.refine.parameter_file")
+
+
+def test_another_elastix_is_another_job(stacks, tmp_path, monkeypatch):
+    from amst_hpc.job import run_folder
+
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    monkeypatch.setattr(run_folder, "elastix_version", lambda _: "other 9.9")
+    refused(call(*line(stacks[0], out)), "parameters.refine.version: .* -> other 9.9")
+
+
+@pytest.mark.parametrize("spelling", ["slash", "relative", "link", "glob"])
+def test_another_spelling_of_the_source_is_the_same(stacks, tmp_path, monkeypatch, spelling):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    monkeypatch.chdir(stacks[0])
+    (tmp_path / "link").symlink_to(stacks[0] / "raw")
+    raw = {
+        "slash": f"{stacks[0]}/raw/",
+        "relative": "raw",
+        "link": tmp_path / "link",
+        "glob": f"{stacks[0]}/raw/*.tif",
+    }[spelling]
+    command = line(stacks[0], out)
+    finished(call("align", raw, *command[2:]))
+    assert len(registrations(tmp_path / "out.amst")) == DEPTH
+
+
+# ---- disks, and how it ends
+
+
+def no_room(monkeypatch) -> None:
+    usage = shutil.disk_usage(".")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=0))
+
+
+@pytest.mark.parametrize("compression", [0, 5])
+@pytest.mark.parametrize("format_", ["bdv", "tif"])
+def test_a_finished_job_on_a_full_disk_ends_well(
+    stacks, tmp_path, monkeypatch, compression, format_
+):
+    out = tmp_path / ("out.h5" if format_ == "bdv" else "out")
+    command = line(stacks[0], out, "--output-format", format_, output__compression=compression)
+    finished(call(*command))
+    no_room(monkeypatch)
+    finished(call(*command))
+    refused(call(*line(stacks[0], tmp_path / "new.h5")), "the disk has 0.0 GB free")
+
+
+def test_other_settings_need_room_beside_the_finished_file(stacks, tmp_path, monkeypatch):
+    out = tmp_path / "out.h5"
+    finished(call(*line(stacks[0], out)))
+    no_room(monkeypatch)
+    refused(call(*line(stacks[0], out, output__chunk=16)), "the disk has 0.0 GB free")
+
+
+@pytest.mark.parametrize("number", [5, 28, 116, 122])  # EIO ENOSPC ESTALE EDQUOT
+@pytest.mark.parametrize("writer", ["direct", "funnel"])
+def test_a_fault_of_the_disk_ends_with_1_and_the_same_line_continues(
+    stacks, alone, tmp_path, monkeypatch, number, writer
+):
+    from amst_hpc.bdv.direct import DirectFile
+    from amst_hpc.bdv.funnel import FunnelStore
+
+    kind, method = {
+        "direct": (DirectFile, "_write"), "funnel": (FunnelStore, "store"),
+    }[writer]  # fmt: skip
+    out, write, count = tmp_path / "out.h5", getattr(kind, method), iter(range(1000))
+
+    def fail(self, *args):
+        if next(count) == 2:
+            raise OSError(number, "away")
+        return write(self, *args)
+
+    settings = {"output__writer": writer}
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, method, fail)
+        ended = call(*line(stacks[0], out, **settings))
+    assert ended.code == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "away" in ended.stderr
+    assert not out.exists()
+    finished(call(*line(stacks[0], out, **settings)))
+    same(out, alone(0))
+
+
+@pytest.mark.parametrize("opening", [0, 1, 2])
+@pytest.mark.parametrize("number", [5, 116])  # EIO ESTALE
+def test_a_file_that_cannot_be_opened_now_is_not_made_anew(
+    stacks, alone, tmp_path, monkeypatch, opening, number
+):
+    """At any of the openings before the write pass: exit 1, and nothing written is lost."""
+    out, count = tmp_path / "out.h5", iter(range(100))
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "complete_file", stop)
+        assert call(*line(stacks[0], out)).code == 75
+
+    class Away(h5py.File):
+        def __init__(self, *args, **kwargs):
+            if next(count) == opening:
+                raise OSError(number, "away")
+            super().__init__(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", Away)
+        ended = call(*line(stacks[0], out))
+    assert ended.code == 1, ended.stderr
+    finished(call(*line(stacks[0], out)))
+    assert len(written(out)) == DEPTH // 4, "no layer was written again"
+    same(out, alone(0))
+
+
+def test_strict_ends_with_4_and_the_reason(own, tmp_path):
+    tifffile.imwrite(own / "raw" / "slice_00005.tif", np.zeros(SHAPE, np.uint8))
+    out = tmp_path / "out.h5"
+    ended = call(*line(own, out, "--strict"))
+    assert ended.code == 4
+    assert "5 (blank)" in ended.stderr
+    assert not out.exists()
+
+
+def test_a_folder_and_a_file_of_one_name_do_not_share_a_run_folder(stacks, tmp_path):
+    finished(call(*line(stacks[0], tmp_path / "aligned.h5")))
+    before = contents(tmp_path / "aligned.h5")
+    for more in ((), ("--overwrite",)):
+        ended = call(*tif(stacks[1], tmp_path / "aligned", *more))
+        refused(ended, "belongs to aligned.h5; expected another name")
+    assert contents(tmp_path / "aligned.h5") == before
+    assert not (tmp_path / "aligned").exists()
+
+
+def test_names_with_dots_have_run_folders_and_reasons_of_their_own(stacks, tmp_path, monkeypatch):
+    from amst_hpc.job.failures import failure_reason
+
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    one, two = tmp_path / "stack.v1", tmp_path / "stack.v2"
+    for out, number in ((one, 1), (two, 2)):
+        ended = call(*tif(tmp_path / f"missing{number}", out))
+        refused(ended, f"missing{number}")
+    assert {path.name for path in tmp_path.iterdir()} == {"stack.v1.failed", "stack.v2.failed"}
+    assert "missing1" in failure_reason(one)
+    assert "missing2" in failure_reason(two)
+    finished(call(*tif(stacks[0], one)))
+    assert failure_reason(one) == ""
+    assert "missing2" in failure_reason(two)
+    finished(call(*tif(stacks[1], two)))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "stack.v1", "stack.v2", "stack.v1.amst", "stack.v2.amst",
+    }  # fmt: skip
+
+
+# ---- on disk before it counts
+
+
+@pytest.mark.parametrize(("writer", "record"), [("direct", '"layer"'), ("funnel", '"closed"')])
+def test_a_record_is_written_after_its_data_are_on_disk(
+    stacks, tmp_path, monkeypatch, writer, record
+):
+    from amst_hpc.bdv.direct import DirectFile
+    from amst_hpc.bdv.funnel import FunnelStore
+    from amst_hpc.job.journal import Journal
+    from amst_hpc.passes import write
+
+    done = []
+
+    def noted(kind, name, tell):
+        before = getattr(kind, name)
+
+        def spy(*args, **kwargs):
+            result = before(*args, **kwargs)
+            done.append(tell(*args))
+            return result
+
+        monkeypatch.setattr(kind, name, spy)
+
+    noted(DirectFile, "write_layer", lambda *_: "data")
+    noted(FunnelStore, "store", lambda *_: "data")
+    noted(DirectFile, "sync", lambda *_: "synced")
+    noted(write, "sync", lambda *_: "synced")
+    noted(Journal, "write", lambda _self, record, *_: json.dumps(record["kind"]))
+    finished(call(*line(stacks[0], tmp_path / "out.h5", output__writer=writer)))
+    first = done.index(record)
+    last = max(i for i, what in enumerate(done) if what == "data")
+    assert "synced" in done[last:first]
+
+
+# ---- contrast
+
+
+def contrast(out: Path) -> str:
+    return out.with_suffix(".settings.xml").read_text()
+
+
+def test_the_contrast_is_that_of_the_slices_whatever_the_levels(alone, stacks):
+    one, three = alone(0, output__levels=1), alone(0, output__levels=3)
+    assert contrast(one) == contrast(three)
+    raw = read_stack(stacks[0] / "raw")
+    low, high = np.percentile(raw, (0.5, 99.5))
+    found = ElementTree.parse(one.with_suffix(".settings.xml"))
+    assert float(found.findtext(".//min")) == pytest.approx(low, abs=12)
+    assert float(found.findtext(".//max")) == pytest.approx(high, abs=12)
+
+
+def test_the_contrast_loads_no_dataset(stacks, tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise AssertionError("voxels were read back")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", refuse)
+    finished(call(*line(stacks[0], tmp_path / "out.h5", output__levels=1)))
+
+
+def test_a_range_has_the_contrast_of_its_own_slices(own, alone, tmp_path):
+    """Bright slices outside of it do not count, also when they were written before."""
+    for z in (0, 1):
+        path = own / "raw" / f"slice_{z:05d}.tif"
+        tifffile.imwrite(path, np.clip(tifffile.imread(path).astype(int) + 90, 0, 255).astype("u1"))
+    out, fresh = tmp_path / "out.h5", tmp_path / "fresh.h5"
+    finished(call(*line(own, out)), 0, 3)
+    finished(call(*line(own, out, "--range", "4:10")))
+    finished(call(*line(own, fresh, "--range", "4:10")))
+    assert contrast(out) == contrast(fresh)
+
+
+# ---- ranks
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "writer", ["direct", "funnel", *(["collective"] if h5py.get_config().mpi else [])]
+)
+def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, tmp_path, ranks, writer):
+    out = tmp_path / "out.h5"
+    finished(run(ranks, *line(stacks[0], out, output__writer=writer)))
+    same(out, alone(0))
+
+
+@pytest.mark.parametrize(("blocks", "ranks"), [(1, 0), (2, 0), (4, 0), (2, 3)])
+def test_blocks_give_the_datasets_of_one_job(stacks, alone, tmp_path, blocks, ranks):
+    """0 ranks: in this process."""
+    out = tmp_path / "out.h5"
+
+    def go(*arguments: str | Path) -> None:
+        finished(run(ranks, *arguments) if ranks else call(*arguments))
+
+    for _ in range(2):
+        for block in range(1, blocks + 1):
+            go(*line(stacks[0], out, "--block", f"{block}/{blocks}"))
+        assert not out.exists()
+        finished(call("merge", out))
+    same(out, alone(0))
+    finished(call("verify", out))
