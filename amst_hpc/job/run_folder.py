@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -178,6 +179,7 @@ def open_attempt(
 
 
 def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: int) -> Attempt:
+    _refuse_inputs(job)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
     before = _read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():
@@ -241,6 +243,17 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(path)
         elif path.is_file():
             path.unlink()
+
+
+def _refuse_inputs(job: Job) -> None:
+    """Raises `InputError` for an output that would take the place of an input, or stand in it."""
+    out = job.out.resolve()
+    for source, option in ((job.raw, "RAW"), (job.prealigned, "PREALIGNED")):
+        path = Path(source.partition(":/")[0])
+        several = glob.has_magic(path.name) and not path.exists()
+        place = (path.parent if several else path).resolve()
+        if place == out or (place in out.parents and not several):
+            raise InputError(f"OUT {job.out}: is {option} {source} or inside it; expected another")
 
 
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

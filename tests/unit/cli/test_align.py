@@ -48,6 +48,10 @@ def test_bad_destinations_end_the_job_before_it_begins(tissue, tmp_path):
     linked(tissue, tmp_path)
     refuse(tmp_path, "no/out.h5: the folder .*/no does not exist", out="no/out.h5")
     refuse(tmp_path, "out.tiff: expected a name that ends in .h5", out="out.tiff")
+    refuse(tmp_path, r"raw/out\.h5: is RAW .* or inside it; expected another", out="raw/out.h5")
+    for options in ([], ["--overwrite"]):
+        tif = ["--output-format", "tif", *options]
+        refuse(tmp_path, "is PREALIGNED .* or inside it", *tif, out="pre")
     (tmp_path / "mine.h5").write_bytes(b"something of the user's")
     refuse(tmp_path, "mine.h5: exists; expected a new name, or --overwrite", out="mine.h5")
     assert (tmp_path / "mine.h5").read_bytes() == b"something of the user's"
