@@ -630,13 +630,7 @@ def test_a_range_has_the_contrast_of_its_own_slices(own, alone, tmp_path):
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
-<<<<<<< HEAD
-@pytest.mark.parametrize(
-    "writer", ["direct", "funnel", *(["collective"] if h5py.get_config().mpi else [])]
-)
-=======
 @pytest.mark.parametrize("writer", WRITERS)
->>>>>>> h_wrong12
 def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, tmp_path, ranks, writer):
     out = tmp_path / "out.h5"
     finished(run(ranks, *line(stacks[0], out, output__writer=writer)))
