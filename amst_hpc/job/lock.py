@@ -42,7 +42,8 @@ class OutputLock:
 
     def __init__(self, folder: Path, block: int = 0, on_loss: Callable[[], Any] = os.abort) -> None:
         """folder : `OUT.amst`. block : of an array, from 1. on_loss : called when it was taken."""
-        self.folder = folder / "lock"
+        # a compiler of OpenCL changes the working folder of the process for a while
+        self.folder = folder.absolute() / "lock"
         self.name = f"block-{block:04d}" if block else WHOLE
         self.on_loss = on_loss
         self._stop = threading.Event()

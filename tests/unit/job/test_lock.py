@@ -106,3 +106,16 @@ def test_a_requeued_job_waits_for_its_last_start(
     held(folder).release()
     assert time.monotonic() - began > 0.4
     timer.join()
+
+
+def test_another_working_folder_is_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A compiler of OpenCL goes elsewhere for a while."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.05)
+    lost = threading.Event()
+    first = OutputLock(Path("out.amst"), on_loss=lost.set)
+    first.take()
+    monkeypatch.chdir("/")
+    assert not lost.wait(0.5)
+    first.release()
+    assert not list((tmp_path / "out.amst/lock").iterdir())
