@@ -12,6 +12,7 @@ A job of the whole output holds `job`; the tasks of an array, which write to dif
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -35,6 +36,7 @@ WAIT_SECONDS = 5.0
 SLOP_SECONDS = 11.0  # flufl.lock's own allowance for clocks that differ, and one
 BREAK_SECONDS = 10  # it takes to break a lock that has expired
 WHOLE = "job"
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
 
 class OutputLock:
@@ -54,8 +56,14 @@ class OutputLock:
         """Raises `InputError` that names the holder; a job of the same number is waited for."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._lock = _make(self.folder / self.name)
-        while not self._try():
-            time.sleep(WAIT_SECONDS)
+        try:
+            while not self._try():
+                time.sleep(WAIT_SECONDS)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            log.warning("%s: this file system has no hard links: OUT is not locked", self.folder)
+            return
         self._thread = threading.Thread(target=self._beat, daemon=True)
         self._thread.start()
 

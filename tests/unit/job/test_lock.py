@@ -1,5 +1,6 @@
 """One job at a time writes an output; who is gone holds nothing."""
 
+import errno
 import os
 import re
 import subprocess
@@ -119,3 +120,14 @@ def test_another_working_folder_is_no_loss(tmp_path: Path, monkeypatch: pytest.M
     assert not lost.wait(0.5)
     first.release()
     assert not list((tmp_path / "out.amst/lock").iterdir())
+
+
+def test_without_hard_links_the_job_runs_and_says_so(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    held(folder).release()
+    assert "no hard links: OUT is not locked" in caplog.text
