@@ -16,12 +16,14 @@ import errno
 import json
 import logging
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 from flufl.lock import Lock, LockState, NotLockedError, TimeOutError
 
 from amst_hpc.config import InputError
@@ -35,6 +37,7 @@ HEARTBEAT_SECONDS = 20.0
 WAIT_SECONDS = 5.0
 SLOP_SECONDS = 11.0  # flufl.lock's own allowance for clocks that differ, and one
 BREAK_SECONDS = 10  # it takes to break a lock that has expired
+GRACE_SECONDS = 1.0  # for the processes of a job that mpirun is ending
 WHOLE = "job"
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 
@@ -90,8 +93,12 @@ class OutputLock:
         return [p for p in self.folder.glob("block-*") if "|" not in p.name and not p.suffix]
 
     def _refuse(self, path: Path) -> bool:
-        """False for a holder of the same Slurm job, from before a requeue: it will be gone soon."""
+        """False for a holder that will be gone soon: one of the same Slurm job, from before a
+        requeue, or one that is just being ended on this machine.
+        """
         host, pid, job, quiet = _holder(path)
+        if host == socket.getfqdn() and _ends_soon(pid):
+            return False
         if job and job == batch_job():
             log.warning("%s is held by this job's last start on %s: waiting", path, host)
             return False
@@ -157,10 +164,31 @@ def _expire_dead(path: Path) -> None:
     """
     try:
         claim = Path(path.read_text().strip())
-        if _make(path).state == LockState.stale:
+        host, pid, _ = _make(path).details
+        if _make(path).state == LockState.stale or (host == socket.getfqdn() and _is_zombie(pid)):
             os.utime(claim, (0, 0))
-    except OSError:
+    except (OSError, NotLockedError):
         return
+
+
+def _is_zombie(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def _ends_soon(pid: int) -> bool:
+    """True if a process of this machine ends within `GRACE_SECONDS`, or is but a zombie."""
+    try:
+        if pid == os.getpid():
+            return False
+        psutil.Process(pid).wait(GRACE_SECONDS)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return _is_zombie(pid)
+    return True
 
 
 def _holder(path: Path) -> tuple[str, int, str, float]:

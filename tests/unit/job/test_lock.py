@@ -131,3 +131,16 @@ def test_without_hard_links_the_job_runs_and_says_so(
     monkeypatch.setattr(os, "link", refuse)
     held(folder).release()
     assert "no hard links: OUT is not locked" in caplog.text
+
+
+def test_a_holder_that_is_being_ended_is_waited_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mpirun has returned, and the last of its ranks goes a moment later."""
+    monkeypatch.setattr(lock, "WAIT_SECONDS", 0.1)
+    code = DIES.replace("os._exit(9)", "print(1, flush=True); import time; time.sleep(0.7)")
+    command = [sys.executable, "-c", code.replace("sleep(0.7)", "sleep(0.7); os._exit(9)"), folder]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as dying:
+        assert dying.stdout is not None
+        dying.stdout.readline()
+        held(folder).release()
