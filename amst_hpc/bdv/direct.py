@@ -40,6 +40,7 @@ from amst_hpc.bdv.file import (
     HDF5_ERRORS,
     LIBVER,
     Target,
+    create_cells,
     create_tables,
     find_target_mismatch,
     raise_passing,
@@ -47,7 +48,7 @@ from amst_hpc.bdv.file import (
 )
 from amst_hpc.bdv.metadata import cells
 from amst_hpc.config import InputError
-from amst_hpc.geometry import Layout, Level
+from amst_hpc.geometry import Layout, Level, Zyx
 
 Block = NDArray[Any]  # (z, y, x), uint8 or uint16
 
@@ -90,7 +91,7 @@ def create_file(target: Target) -> ChunkAddresses:
         with h5py.File(part, "w", **_file_properties(target)) as file:
             create_tables(file, target)
             for k, level in enumerate(target.layout.levels):
-                _create_cells(file, k, level, target)
+                create_cells(file, k, target, _largest_shape(level, target))
         # HDF5 ends the file with its last chunk, which may break its page
         os.truncate(part, _round_up(part.stat().st_size, PAGE))
         with h5py.File(part, "r", locking=False) as file:
@@ -157,23 +158,11 @@ def _file_properties(target: Target) -> dict[str, Any]:
     }
 
 
-def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None:
-    """The dataset of level k with all its chunks."""
-    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
-    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
-    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+def _largest_shape(level: Level, target: Target) -> Zyx:
+    """With the further rows of chunks that fill whole pages."""
     depth, height, width = level.shape
     rows, wanted = chunk_grid(level)[0], _rows(level, target)
-    if wanted > rows:
-        height = wanted * level.chunk[1]
-    file.create_dataset(
-        cells(k),
-        shape=level.shape,
-        maxshape=(depth, height, width),
-        dtype=target.stored,
-        chunks=level.chunk,
-        dcpl=properties,
-    )
+    return depth, wanted * level.chunk[1] if wanted > rows else height, width
 
 
 def _rows(level: Level, target: Target) -> int:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.config import PASSING_ERRORS, InputError, Output
-from amst_hpc.geometry import Layout, Level
+from amst_hpc.geometry import Layout, Zyx
 
 LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
 FILE_ID = "amst_hpc"  # attribute of the root group, which viewers do not read
@@ -87,8 +87,8 @@ def open_target(target: Target, **driver: Any) -> h5py.File:
         raise InputError(f"{target.path}: cannot be opened for writing ({error})") from None
     if not target.append:
         create_tables(file, target)
-        for k, level in enumerate(target.layout.levels):
-            _create_cells(file, k, level, target)
+        for k in range(len(target.layout.levels)):
+            create_cells(file, k, target)
     elif fault := find_target_mismatch(file, target):
         file.close()
         raise InputError(f"{target.path}: cannot be continued: {fault}")
@@ -113,20 +113,26 @@ def create_tables(file: h5py.File, target: Target) -> None:
         setup.attrs["dataType"] = np.bytes_(target.dtype.name)
 
 
-def _create_cells(file: h5py.File, k: int, level: Level, target: Target) -> None:
-    """The dataset of level k. Never filled: every chunk is written, and filling takes longer."""
-    # the keyword fill_time of create_dataset came with h5py 3.12
+def create_cells(file: h5py.File, k: int, target: Target, largest: Zyx | None = None) -> None:
+    """The dataset of level k. Never filled: every chunk is written, and filling takes longer.
+
+    largest : its largest shape; all chunks of that are allocated at once.
+    """
+    level = target.layout.levels[k]
+    # the high-level call of h5py before 3.12 has no fill_time, and overwrites that of a dcpl
     plan = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     plan.set_chunk(level.chunk)
     plan.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     plan.set_obj_track_times(False)
+    if largest:
+        plan.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     if target.shuffle:
         plan.set_shuffle()
     if target.compression:
         plan.set_deflate(target.compression)
     path = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     path.set_create_intermediate_group(True)
-    dtype, space = h5py.h5t.py_create(target.stored), h5py.h5s.create_simple(level.shape)
+    dtype, space = h5py.h5t.py_create(target.stored), h5py.h5s.create_simple(level.shape, largest)
     h5py.h5d.create(file.id, cells(k).encode(), dtype, space, plan, path)
 
 
