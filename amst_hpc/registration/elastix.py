@@ -30,6 +30,7 @@ from amst_hpc.transform import Image, Matrix, about, compose, translation
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
 MASK_BLOCK = 8
+PROGRAM_TRIES = 2  # the program has been seen to end with a fault on one slice of a hundred
 
 FORCED = {
     "WriteResultImage": False,
@@ -209,17 +210,18 @@ class _Program:
         pyelastix._system3 = self._run  # noqa: SLF001 (see above)
 
     def _run(self, command: list[str], _verbose: bool = False) -> None:
-        done = subprocess.run(
-            [*command, "-threads", "1"],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if done.returncode:
-            raise RegistrationError(
-                _last_line(done.stdout) or f"{command[0]} ended with {done.returncode}"
+        for _ in range(PROGRAM_TRIES):
+            done = subprocess.run(
+                [*command, "-threads", "1"],
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
             )
+            if done.returncode == 0:
+                return
+        said = _last_line(done.stdout)
+        raise RegistrationError(f"elastix ended with {done.returncode}: {said}")
 
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
         moving = raw.astype(np.float32).view(_Placed)
