@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from flufl.lock import Lock, LockState, NotLockedError, TimeOutError
+from flufl.lock import Lock, NotLockedError, TimeOutError
 
 from amst_hpc.config import InputError
 from amst_hpc.parallel.node import batch_job
@@ -165,13 +165,14 @@ def _expire_dead(path: Path) -> None:
     try:
         claim = Path(path.read_text().strip())
         host, pid, _ = _make(path).details
-        if _make(path).state == LockState.stale or (host == socket.getfqdn() and _is_zombie(pid)):
+        if host == socket.getfqdn() and _is_gone(pid):
             os.utime(claim, (0, 0))
     except (OSError, NotLockedError):
         return
 
 
-def _is_zombie(pid: int) -> bool:
+def _is_gone(pid: int) -> bool:
+    """True if there is no such process on this machine, or but a zombie."""
     try:
         return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
@@ -187,7 +188,7 @@ def _ends_soon(pid: int) -> bool:
     except psutil.NoSuchProcess:
         return True
     except psutil.TimeoutExpired:
-        return _is_zombie(pid)
+        return _is_gone(pid)
     return True
 
 
