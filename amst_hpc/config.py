@@ -119,6 +119,32 @@ class Refine:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Each raw slice registered to its raw neighbours as well, and all solved together."""
+
+    enabled: bool = _field(True, "false: AMST as published, each slice by its template alone")
+    reach: int = _field(2, "neighbours on each side that a slice is registered to")
+
+    def __post_init__(self) -> None:
+        _require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "1 to 8")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What holds the stack over long distances."""
+
+    period: int = _field(
+        0,
+        "slices beyond which the pre-alignment is trusted rather than the neighbours "
+        "(0: from the errors of both)",
+    )
+
+    def __post_init__(self) -> None:
+        ok = self.period == 0 or self.period >= 4
+        _require("drift", "period", self.period, ok, "0, or a number >= 4")
+
+
+@dataclass(frozen=True)
 class Output:
     """The BigDataViewer file (or TIFF folder) and how it is written."""
 
@@ -185,6 +211,8 @@ class Config:
     template: Template = dataclasses.field(default_factory=Template)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
     refine: Refine = dataclasses.field(default_factory=Refine)
+    neighbours: Neighbours = dataclasses.field(default_factory=Neighbours)
+    drift: Drift = dataclasses.field(default_factory=Drift)
     output: Output = dataclasses.field(default_factory=Output)
 
 
@@ -192,6 +220,8 @@ SECTIONS: dict[str, type] = {
     "template": Template,
     "coarse": Coarse,
     "refine": Refine,
+    "neighbours": Neighbours,
+    "drift": Drift,
     "output": Output,
 }
 

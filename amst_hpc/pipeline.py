@@ -27,6 +27,7 @@ from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import Attempt, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
+from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
 from amst_hpc.parallel.signals import StopRequest
@@ -39,12 +40,14 @@ from amst_hpc.passes.file_plan import (
     plan_file,
     record_file,
 )
+from amst_hpc.passes.pair import pair_slices
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.fallback import choose_transforms
+from amst_hpc.registration.solve import solve
 from amst_hpc.slice_result import SliceResult, to_csv
 
 
@@ -117,7 +120,8 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
             found, seconds = register_slices(inputs, config, attempt, comm, stop)
-            results = on_rank_0(comm, lambda: choose_transforms(found, inputs.shape))
+            pairs, seconds["pairs"] = pair_slices(inputs, found, config, attempt, comm, stop)
+            results = on_rank_0(comm, lambda: settle(found, pairs, inputs.shape, config))
             outcome = Outcome(results, view_path(job.out, config.output), job.strict)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
@@ -131,6 +135,17 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         facts = describe_ranks(config, attempt, comm, seconds)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
+
+
+def settle(
+    found: Sequence[SliceResult],
+    pairs: Sequence[PairResult],
+    shape: tuple[int, int],
+    config: Config,
+) -> list[SliceResult]:
+    """Status and transform of every slice, from what both kinds of registration found."""
+    chosen = choose_transforms(found, shape)
+    return solve(chosen, pairs, shape, config.drift.period) if pairs else chosen
 
 
 def write_output(
@@ -160,7 +175,11 @@ def _align_block(
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
         settled = on_rank_0(comm, attempt.read_settled)
         if job.retry or not settled:
-            register_slices(part, config, attempt, comm, stop)
+            reach = config.neighbours.reach if config.neighbours.enabled else 0
+            end = min(part.select.stop + reach, inputs.select.stop)
+            wider = replace(part, select=range(part.select.start, end))
+            found, _ = register_slices(wider, config, attempt, comm, stop)
+            pair_slices(part, found, config, attempt, comm, stop)
         if not settled:
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "
@@ -191,7 +210,8 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z in inputs.select:
                 if z not in found:
                     raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            results = choose_transforms([found[z] for z in inputs.select], inputs.shape)
+            pairs = list(attempt.paired(inputs.select).values())
+            results = settle([found[z] for z in inputs.select], pairs, inputs.shape, config)
             settled_now = attempt.settle(results)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:

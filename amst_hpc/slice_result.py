@@ -22,6 +22,7 @@ STAGES = ("template", "read", "coarse", "refine")
 NAN = float("nan")
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
+    "pairs", "pair_residual", "correction_px",
     *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
 )  # fmt: skip
 
@@ -52,6 +53,8 @@ class SliceResult:
     start. start, metric : correlation with the template at `shift` and at `affine`. matches :
     keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
     better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
+    pairs : with neighbours that count; pair_residual : 1 - their median correlation; correction :
+    px, mean over the corners, what the neighbours changed.
     """
 
     z: int
@@ -71,6 +74,9 @@ class SliceResult:
     device: str = ""
     status: str = ""
     transform: Matrix | None = None
+    pairs: int = 0
+    pair_residual: float = NAN
+    correction: float = 0.0
 
     @property
     def provisional(self) -> bool:
@@ -98,6 +104,9 @@ class SliceResult:
             "seconds": dict(self.seconds),
             "status": self.status,
             "transform": _plain(self.transform),
+            "pairs": self.pairs,
+            "pair_residual": None if np.isnan(self.pair_residual) else self.pair_residual,
+            "correction": self.correction,
         }
 
     @classmethod
@@ -122,6 +131,9 @@ class SliceResult:
             device=record["device"],
             status=record["status"],
             transform=_matrix(record["transform"]),
+            pairs=record.get("pairs", 0),
+            pair_residual=NAN if (r := record.get("pair_residual")) is None else r,
+            correction=record.get("correction", 0.0),
         )
 
     def to_row(self) -> list[Any]:
@@ -129,8 +141,10 @@ class SliceResult:
         shift = ("", "") if self.shift is None else (self.shift[0, 2], self.shift[1, 2])
         scores = ["" if np.isnan(v) else f"{v:.4f}" for v in (self.start, self.metric)]
         seconds = [self.seconds.get(stage, "") for stage in STAGES]
-        row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *seconds]
-        return [*row, self.rank, self.device, self.reason]
+        residual = "" if np.isnan(self.pair_residual) else f"{self.pair_residual:.4f}"
+        pairs = [self.pairs, residual, f"{self.correction:.4f}"]
+        row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *pairs]
+        return [*row, *seconds, self.rank, self.device, self.reason]
 
     @classmethod
     def from_row(cls, row: Mapping[str, str], transform: Matrix | None) -> SliceResult:
@@ -152,6 +166,9 @@ class SliceResult:
             device=row["device"],
             status=row["status"],
             transform=transform,
+            pairs=int(row["pairs"]),
+            pair_residual=float(row["pair_residual"] or NAN),
+            correction=float(row["correction_px"]),
         )
 
 

@@ -21,6 +21,7 @@ from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
 from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
 from amst_hpc.job.lock import OutputLock
+from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
@@ -90,7 +91,7 @@ class Attempt:
         return self.folder / (f"stop-{self.block:04d}" if self.block else "stop")
 
     def open_journal(self, rank: int, work: str) -> Journal:
-        """The file of one rank in one pass (`register` or `write`)."""
+        """The file of one rank in one pass (`register`, `pair` or `write`)."""
         return Journal(self.journal, self.name(rank), work)
 
     def registered(self, select: range, provisional: bool = False) -> dict[int, SliceResult]:
@@ -101,6 +102,12 @@ class Attempt:
         kinds = ("slice", "provisional") if provisional else ("slice",)
         found = {r["z"]: r for r in records(self.journal) if r.get("kind") in kinds}
         return {z: SliceResult.from_record(found[z]) for z in select if z in found}
+
+    def paired(self, select: range) -> dict[tuple[int, int], PairResult]:
+        """What the journal holds of pairs of the slices `select`, by z and k."""
+        lines = records(self.journal, "*.pair.log")
+        pairs = [PairResult.from_record(r) for r in lines if r.get("kind") == "pair"]
+        return {(p.z, p.k): p for p in pairs if p.z in select and p.z + p.k in select}
 
     def settle(self, results: Sequence[SliceResult]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""
