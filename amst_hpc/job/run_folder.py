@@ -26,6 +26,8 @@ from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
 
+FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
+
 
 def beside(out: Path, suffix: str) -> Path:
     """`OUT.suffix` beside `OUT.h5`, or beside the folder OUT of TIFF slices."""
@@ -120,11 +122,28 @@ class Attempt:
     def _settled(self) -> Path:
         return self.folder / "settled"
 
+    def former_slices(self) -> set[str]:
+        """Names of TIFF slices in OUT that were of an earlier output of this folder."""
+        return set(json.loads(self._former.read_text())) if self._former.exists() else set()
+
+    def remove_former(self, kept: set[str]) -> None:
+        """The new slices are there: remove those of an earlier output that are not among them."""
+        for name in self.former_slices() - kept:
+            (self.out / name).unlink(missing_ok=True)
+        self._former.unlink(missing_ok=True)
+
+    @property
+    def _former(self) -> Path:
+        return self.folder / FORMER
+
     def forget_output(self) -> None:
-        """What was written is of no use: the output is made anew from the registered slices."""
+        """What was written is of no use: the output is made anew from the registered slices.
+
+        TIFF slices stay until their successors are there: see `former_slices`.
+        """
         if self.out.is_dir():
-            for name in {r["file"] for r in records(self.journal) if "file" in r}:
-                (self.out / name).unlink(missing_ok=True)
+            names = {r["file"] for r in records(self.journal) if "file" in r}
+            write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
         self.partial.unlink(missing_ok=True)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
@@ -237,11 +256,11 @@ def _read_fingerprint(out: Path) -> dict[str, Any] | None:
 
 
 def _empty(folder: Path) -> None:
-    """All but the lock, which is held."""
+    """All but the lock, which is held, and what is known of the slices in OUT."""
     for path in folder.iterdir():
         if path.is_dir() and path.name != "lock":
             shutil.rmtree(path)
-        elif path.is_file():
+        elif path.is_file() and path.name != FORMER:
             path.unlink()
 
 
@@ -295,7 +314,8 @@ def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> Non
     elif continued and job.out.is_file():  # complete
         return
     if job.out.is_dir():  # slices that are there already: kept, or written in their place
-        there = [path.stat().st_size for path in job.out.glob("*.tif*")]
+        paths = [job.out / inputs.raw.names[z] for z in inputs.select]
+        there = [path.stat().st_size for path in paths if path.exists()]
         free += len(there) * inputs.slice_bytes if continued else sum(there)
     if need > free:
         raise InputError(
