@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from amst_hpc.bdv.direct import file_bytes
+from amst_hpc.bdv.file import make_target
 from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
-from amst_hpc.geometry import level_factors
+from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
 from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
@@ -324,15 +326,14 @@ def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> Non
 
 
 def output_bytes(inputs: Inputs, config: Config) -> int:
-    """Upper estimate of the output's size: uncompressed with its mipmap levels.
+    """Size of the output, at most: uncompressed it is that of the file that is laid out.
 
     Compressed noise saves little.
     """
-    full = len(inputs.select) * inputs.slice_bytes
-    shape = (len(inputs.select), *inputs.shape)
-    parts = (
-        [1 / np.prod(f) for f in level_factors(shape, config.output)]
-        if config.output.format == "bdv"
-        else [1.0]
-    )
-    return int(full * sum(parts))
+    full, shape = len(inputs.select) * inputs.slice_bytes, (len(inputs.select), *inputs.shape)
+    if config.output.format == "tif":
+        return full
+    if config.output.compression:
+        return int(full * sum(1 / np.prod(f) for f in level_factors(shape, config.output)))
+    layout = usual_layout(shape, inputs.slice_bytes, config.output)
+    return file_bytes(make_target(Path(), layout, inputs.dtype, config.output))
