@@ -29,7 +29,7 @@ class DeviceEquations:
         source = files("amst_hpc.opencl").joinpath("gauss_newton.cl").read_text()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            programs = self.kernels._build(source)
+            programs = self.kernels.build(source)
         self.programs = {kernel.function_name: kernel for kernel in programs}
         self.tiles: dict[bytes, Any] = {}
 
@@ -40,7 +40,7 @@ class DeviceEquations:
     def filter(self, image: Image, terms: Sequence[tuple[float, Floats]]) -> Any:
         """Sum of separable filters of a slice: (factor, half window of both axes) each."""
         uploaded = self.kernels.upload(image)
-        total = self.kernels._empty(image.shape, np.float32)
+        total = self.kernels.empty(image.shape, np.float32)
         total.fill(0)
         size = np.uint32(image.size)
         for factor, taps in terms:
@@ -71,7 +71,7 @@ class DeviceEquations:
         key = tiles.tobytes()
         if key not in self.tiles:
             self.tiles[key] = self.kernels.upload(tiles)
-        out = self.kernels._empty((len(tiles), SUMS), np.float32)
+        out = self.kernels.empty((len(tiles), SUMS), np.float32)
         m = np.zeros(8, np.float32)
         m[:6] = matrix.ravel()
         p = np.array([*photometry, 0], np.float32)

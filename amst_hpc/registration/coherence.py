@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,8 @@ class RadialFilter:
         fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
         spline = ((2 + np.cos(2 * np.pi * fy)) / 3) * ((2 + np.cos(2 * np.pi * fx)) / 3)
         gain = np.interp(np.hypot(fy, fx), FREQUENCIES, self.gain, left=self.gain[0], right=0.0)
-        return (gain / spline).astype(np.float32)
+        values: NDArray[np.float32] = (gain / spline).astype(np.float32)
+        return values
 
     def terms(self) -> list[tuple[float, NDArray[np.float32]]]:
         """The same as a sum of separable windows: (factor, half window from its middle) each."""
@@ -66,8 +68,8 @@ def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
     radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
     ring = np.minimum((radius * 2 * RINGS).astype(int), RINGS).ravel()
 
-    def total(values: NDArray[np.floating]) -> Floats:
-        return np.bincount(ring, values.ravel(), RINGS + 1)[:RINGS]
+    def total(values: NDArray[Any]) -> Floats:
+        return np.bincount(ring, values.ravel(), RINGS + 1)[:RINGS].astype(np.float64)
 
     count = np.maximum(total(np.ones(radius.shape)), 1)
     aa, bb, ab = total(np.abs(a) ** 2), total(np.abs(b) ** 2), total((a * b.conj()).real)

@@ -33,7 +33,6 @@ RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
 SAMPLE = 1 << 21  # px that a CPU looks at, at full size
 LEAST_OVERLAP = 0.2
 CHANCE = 0.05
-GAIN = 4.0
 MARGIN = 4
 BLACK = 5  # px: a black area is at least so wide
 Floats = NDArray[np.float64]
@@ -92,7 +91,8 @@ class Neighbours:
         mask = seen(image)
         factor = max(1, round(min(image.shape) / COARSE_SIDE))
         coarse = []
-        small, small_mask = image, mask
+        small: Image | FloatImage = image
+        small_mask = mask
         if factor > 1:
             small = self.equations.average_down(image, factor)
             small_mask = _averaged_mask(mask, factor)
@@ -194,8 +194,6 @@ def _fault(fit: Fit, shape: tuple[int, int]) -> str:
     overlap = fit.points / (shape[0] * shape[1])
     if overlap < LEAST_OVERLAP:
         return f"overlap {overlap:.2f}, less than {LEAST_OVERLAP}"
-    if not 1 / GAIN < fit.gain < GAIN and fit.correlation < 0.5:
-        return f"contrast {fit.gain:.2f} of the other's"
     if fit.correlation < CHANCE:
         return f"correlation {fit.correlation:.3f}, as by chance"
     return ""

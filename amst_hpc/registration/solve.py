@@ -9,7 +9,7 @@ squares over the stack joins them.
 All numbers are px in orthonormal modes of the slice (1, sqrt(3) xi, sqrt(3) eta, for x and y). The
 weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k; the
 weight of the pre-alignment follows from how much its errors change from slice to slice, beyond what
-the pairs show. The two factors are the same for all stacks (benchmarks/RESULTS.md).
+the pairs show. The factors are the same for all stacks (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from amst_hpc.transform import Matrix, compose, displacement, invert, translatio
 ERROR = 5.0  # of a pair, in units of its tissue
 UNKNOWN_TISSUE = 0.024  # px: slices too small to tell
 FARTHER = 0.5  # weight of pairs at k + 1 beside those at k: they share their errors
-ABSOLUTE = 22.0  # weight of a shift of the pre-alignment: tissue moves slowly more than white noise
-AFFINE = 2.0  # of its affine part
-TEMPLATE = 10.0  # weight of the template, by the same errors of the pre-alignment
+ABSOLUTE = 40.0  # weight of the shifts of the pre-alignment: tissue moves more slowly than noise
+AFFINE = 1.0  # of its affine part
+TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
 SMALLEST_ERROR = 0.1  # px, of a pre-alignment
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
 REPEATS = 12
@@ -149,11 +149,11 @@ def _least_squares(
     links = sparse.csr_matrix(
         (np.repeat([1.0, -1.0], m), (np.tile(rows, 2), np.concatenate([table.a, table.b]))), (m, n)
     )
-    known = np.isfinite(anchors).all(axis=1)
+    known: NDArray[np.bool_] = np.isfinite(anchors).all(axis=1)
     anchors = np.where(known[:, None], anchors, 0)
     held = np.array([[s.status == "affine"] * 6 for s in results], float)
     shifted = np.array([s.status in ("translation", "prealigned") for s in results])
-    held[np.ix_(shifted, SHIFTS)] = 1
+    held[np.ix_(shifted, list(SHIFTS))] = 1
     to_own_mode, to_template_mode = _anchor_weights(table, anchors, known, period)
     x, trust = np.zeros((n, 6)), np.ones(m)
     near, own = np.ones(n), np.ones(n)
