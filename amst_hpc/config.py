@@ -119,6 +119,29 @@ class Refine:
 
 
 @dataclass(frozen=True)
+class Neighbours:
+    """Each raw slice is registered to the raw slices after it as well."""
+
+    enabled: bool = _field(True, "false: AMST as published, each slice by its template alone")
+    reach: int = _field(2, "slices after each slice that it is registered to")
+
+    def __post_init__(self) -> None:
+        _require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "a number from 1 to 8")
+
+
+@dataclass(frozen=True)
+class Drift:
+    """What is believed of slow displacements along z: the pre-alignment or the tissue."""
+
+    period: int = _field(
+        100, "slices beyond which the pre-alignment is trusted rather than the tissue"
+    )
+
+    def __post_init__(self) -> None:
+        _require("drift", "period", self.period, self.period >= 10, "a whole number >= 10")
+
+
+@dataclass(frozen=True)
 class Output:
     """The BigDataViewer file (or TIFF folder) and how it is written."""
 
@@ -185,6 +208,8 @@ class Config:
     template: Template = dataclasses.field(default_factory=Template)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
     refine: Refine = dataclasses.field(default_factory=Refine)
+    neighbours: Neighbours = dataclasses.field(default_factory=Neighbours)
+    drift: Drift = dataclasses.field(default_factory=Drift)
     output: Output = dataclasses.field(default_factory=Output)
 
 
@@ -192,6 +217,8 @@ SECTIONS: dict[str, type] = {
     "template": Template,
     "coarse": Coarse,
     "refine": Refine,
+    "neighbours": Neighbours,
+    "drift": Drift,
     "output": Output,
 }
 

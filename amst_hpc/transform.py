@@ -29,6 +29,12 @@ def compose(m: Matrix, n: Matrix) -> Matrix:
     return np.hstack([m[:, :2] @ n[:, :2], m[:, :2] @ n[:, 2:] + m[:, 2:]])
 
 
+def inverse(m: Matrix) -> Matrix:
+    """`compose(inverse(m), m)` is the identity. Raises `LinAlgError` where there is none."""
+    a = np.linalg.inv(m[:, :2])
+    return np.hstack([a, -a @ m[:, 2:]])
+
+
 def about(a: NDArray[np.float64], t: NDArray[np.float64], centre: NDArray[np.float64]) -> Matrix:
     """`A (p - c) + c + t` as a 2x3 matrix: the form of elastix' AffineTransform."""
     return np.hstack([a, (centre + t - a @ centre)[:, None]])

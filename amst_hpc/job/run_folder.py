@@ -21,6 +21,7 @@ from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
 from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
 from amst_hpc.job.lock import OutputLock
+from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
@@ -90,7 +91,7 @@ class Attempt:
         return self.folder / (f"stop-{self.block:04d}" if self.block else "stop")
 
     def open_journal(self, rank: int, work: str) -> Journal:
-        """The file of one rank in one pass (`register` or `write`)."""
+        """The file of one rank in one pass (`register`, `pair` or `write`)."""
         return Journal(self.journal, self.name(rank), work)
 
     def registered(self, select: range, provisional: bool = False) -> dict[int, SliceResult]:
@@ -101,6 +102,11 @@ class Attempt:
         kinds = ("slice", "provisional") if provisional else ("slice",)
         found = {r["z"]: r for r in records(self.journal) if r.get("kind") in kinds}
         return {z: SliceResult.from_record(found[z]) for z in select if z in found}
+
+    def paired(self) -> dict[tuple[int, int], tuple[str, PairResult]]:
+        """What the journal holds of pairs, by (z, k): the key it was found with, and the result."""
+        found = records(self.journal, "*.pair.log")
+        return {(r["z"], r["k"]): (r["key"], PairResult.from_record(r)) for r in found}
 
     def settle(self, results: Sequence[SliceResult]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""
@@ -135,7 +141,9 @@ class Attempt:
 def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     """What the results depend on.
 
-    `inputs` and `parameters` those of the registration, `output` those of the file.
+    `inputs` and `parameters` those of the registration, `solution` those of what is made of it,
+    `output` those of the file. Another `solution` registers no slice again: pairs and
+    layers have keys of their own.
     """
     tree = to_tree(config)
     tree["coarse"].pop("device")
@@ -151,6 +159,7 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
             name: {"slices": len(s.names), "stamps": _digest(s, inputs.depth)} for name, s in stacks
         },
         "parameters": {key: tree[key] for key in ("template", "coarse", "refine")},
+        "solution": {key: tree[key] for key in ("neighbours", "drift")},
         "output": tree["output"] | {"range": [inputs.select.start, inputs.select.stop]},
     }
 
