@@ -129,6 +129,7 @@ def amst_align(
                 optimized_elastix_params() if elastix_params is None else elastix_params
             )
         },
+        "neighbours": {"enabled": False},
         "output": {
             "format": "tif",
             "compression": compression,

@@ -41,7 +41,7 @@ class PairResult:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> PairResult:
         """What `to_record` wrote."""
-        values = {key: value for key, value in record.items() if key != "kind"}
+        values = {key: value for key, value in record.items() if key not in ("kind", "key")}
         if values["matrix"] is not None:
             values["matrix"] = np.array(values["matrix"], dtype=np.float64)
         return cls(**values)

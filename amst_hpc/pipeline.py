@@ -40,7 +40,7 @@ from amst_hpc.passes.file_plan import (
     plan_file,
     record_file,
 )
-from amst_hpc.passes.pair import pair_slices
+from amst_hpc.passes.pair import PairWork, pair_slices
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
@@ -120,32 +120,34 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
             found, seconds = register_slices(inputs, config, attempt, comm, stop)
-            pairs, seconds["pairs"] = pair_slices(inputs, found, config, attempt, comm, stop)
-            results = on_rank_0(comm, lambda: settle(found, pairs, inputs.shape, config))
+            registered = time.monotonic()
+            work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
+            pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
+            seconds["pair"] = time.monotonic() - registered
+            results = on_rank_0(comm, lambda: settle(found, pairs, inputs, config))
             outcome = Outcome(results, view_path(job.out, config.output), job.strict)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
                 on_rank_0(comm, lambda: write_whole(table, to_csv(results)))
                 return outcome
-            registered = time.monotonic()
+            settled = time.monotonic()
             aligned = AlignedStack(inputs, results, open_resampler(config, comm))
             write_output(aligned, config.output, attempt, comm, stop)
         written = time.monotonic()
-        seconds |= {"write": written - registered, "total": written - began}
+        seconds |= {"write": written - settled, "total": written - began}
         facts = describe_ranks(config, attempt, comm, seconds)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
 
 
 def settle(
-    found: Sequence[SliceResult],
-    pairs: Sequence[PairResult],
-    shape: tuple[int, int],
-    config: Config,
+    found: Sequence[SliceResult], pairs: Sequence[PairResult], inputs: Inputs, config: Config
 ) -> list[SliceResult]:
-    """Status and transform of every slice, from what both kinds of registration found."""
-    chosen = choose_transforms(found, shape)
-    return solve(chosen, pairs, shape, config.drift.period) if pairs else chosen
+    """Status and transform of every slice, for the whole stack at once."""
+    results = choose_transforms(found, inputs.shape)
+    if not config.neighbours.enabled:
+        return results
+    return solve(results, pairs, inputs.shape, config.drift.period)
 
 
 def write_output(
@@ -163,7 +165,7 @@ def write_output(
 def _align_block(
     job: Job, config: Config, inputs: Inputs, comm: Communicator, block: tuple[int, int]
 ) -> Outcome:
-    """Register the block; when the transforms of the whole are settled, write its layers."""
+    """Register the block and its pairs; when the whole is settled, write its layers."""
     number, count = block
     blocks = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, count))
     part = replace(inputs, select=blocks.slices(number))
@@ -175,11 +177,9 @@ def _align_block(
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
         settled = on_rank_0(comm, attempt.read_settled)
         if job.retry or not settled:
-            reach = config.neighbours.reach if config.neighbours.enabled else 0
-            end = min(part.select.stop + reach, inputs.select.stop)
-            wider = replace(part, select=range(part.select.start, end))
-            found, _ = register_slices(wider, config, attempt, comm, stop)
-            pair_slices(part, found, config, attempt, comm, stop)
+            register_slices(_with_halo(part, config), config, attempt, comm, stop)
+        work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
+        pair_slices(work, config.coarse.device, attempt, comm, stop)
         if not settled:
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "
@@ -189,6 +189,20 @@ def _align_block(
         write_layers(aligned, plan, attempt, comm, stop)
     told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
     return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+
+
+def _with_halo(part: Inputs, config: Config) -> Inputs:
+    """And the slices after `part` that its pairs need."""
+    reach = config.neighbours.reach if config.neighbours.enabled else 0
+    return replace(part, select=range(part.select.start, min(part.select.stop + reach, part.depth)))
+
+
+def _registered(
+    part: Inputs, config: Config, attempt: Attempt, comm: Communicator
+) -> dict[int, SliceResult]:
+    """What the journal holds of the slices of a block and its halo; on rank 0."""
+    select = _with_halo(part, config).select
+    return attempt.registered(select, provisional=True) if comm.rank == 0 else {}
 
 
 def merge(out: Path, comm: Communicator) -> Outcome:
@@ -210,8 +224,11 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z in inputs.select:
                 if z not in found:
                     raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            pairs = list(attempt.paired(inputs.select).values())
-            results = settle([found[z] for z in inputs.select], pairs, inputs.shape, config)
+            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt.paired())
+            for z, _ in absent:
+                raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
+            in_order = [found[z] for z in inputs.select]
+            results = settle(in_order, list(pairs.values()), inputs, config)
             settled_now = attempt.settle(results)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:

@@ -22,8 +22,8 @@ STAGES = ("template", "read", "coarse", "refine")
 NAN = float("nan")
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
-    "pairs", "pair_residual", "correction_px",
     *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
+    "pairs", "pair_residual", "correction_px",
 )  # fmt: skip
 
 
@@ -53,8 +53,8 @@ class SliceResult:
     start. start, metric : correlation with the template at `shift` and at `affine`. matches :
     keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
     better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
-    pairs : with neighbours that count; pair_residual : 1 - their median correlation; correction :
-    px, mean over the corners, what the neighbours changed.
+    pairs : registrations with neighbours that hold it; pair_residual : their median residual;
+    correction : how far they move its corners on the mean, px.
     """
 
     z: int
@@ -76,7 +76,7 @@ class SliceResult:
     transform: Matrix | None = None
     pairs: int = 0
     pair_residual: float = NAN
-    correction: float = 0.0
+    correction: float = NAN
 
     @property
     def provisional(self) -> bool:
@@ -106,13 +106,16 @@ class SliceResult:
             "transform": _plain(self.transform),
             "pairs": self.pairs,
             "pair_residual": None if np.isnan(self.pair_residual) else self.pair_residual,
-            "correction": self.correction,
+            "correction": None if np.isnan(self.correction) else self.correction,
         }
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SliceResult:
         """What `to_record` wrote."""
-        start, metric = (NAN if record[key] is None else record[key] for key in ("start", "metric"))
+        start, metric, residual, correction = (
+            NAN if (value := record.get(key)) is None else value
+            for key in ("start", "metric", "pair_residual", "correction")
+        )
         return cls(
             z=record["z"],
             file=record["file"],
@@ -132,8 +135,8 @@ class SliceResult:
             status=record["status"],
             transform=_matrix(record["transform"]),
             pairs=record.get("pairs", 0),
-            pair_residual=NAN if (r := record.get("pair_residual")) is None else r,
-            correction=record.get("correction", 0.0),
+            pair_residual=residual,
+            correction=correction,
         )
 
     def to_row(self) -> list[Any]:
@@ -141,10 +144,9 @@ class SliceResult:
         shift = ("", "") if self.shift is None else (self.shift[0, 2], self.shift[1, 2])
         scores = ["" if np.isnan(v) else f"{v:.4f}" for v in (self.start, self.metric)]
         seconds = [self.seconds.get(stage, "") for stage in STAGES]
-        residual = "" if np.isnan(self.pair_residual) else f"{self.pair_residual:.4f}"
-        pairs = [self.pairs, residual, f"{self.correction:.4f}"]
-        row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *pairs]
-        return [*row, *seconds, self.rank, self.device, self.reason]
+        row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *seconds]
+        found = ["" if np.isnan(v) else f"{v:.4f}" for v in (self.pair_residual, self.correction)]
+        return [*row, self.rank, self.device, self.reason, self.pairs, *found]
 
     @classmethod
     def from_row(cls, row: Mapping[str, str], transform: Matrix | None) -> SliceResult:
@@ -166,9 +168,9 @@ class SliceResult:
             device=row["device"],
             status=row["status"],
             transform=transform,
-            pairs=int(row["pairs"]),
-            pair_residual=float(row["pair_residual"] or NAN),
-            correction=float(row["correction_px"]),
+            pairs=int(row.get("pairs") or 0),  # a table of an older version has no pairs
+            pair_residual=float(row.get("pair_residual") or NAN),
+            correction=float(row.get("correction_px") or NAN),
         )
 
 

@@ -107,11 +107,10 @@ class Attempt:
         found = {r["z"]: r for r in records(self.journal) if r.get("kind") in kinds}
         return {z: SliceResult.from_record(found[z]) for z in select if z in found}
 
-    def paired(self, select: range) -> dict[tuple[int, int], PairResult]:
-        """What the journal holds of pairs of the slices `select`, by z and k."""
-        lines = records(self.journal, "*.pair.log")
-        pairs = [PairResult.from_record(r) for r in lines if r.get("kind") == "pair"]
-        return {(p.z, p.k): p for p in pairs if p.z in select and p.z + p.k in select}
+    def paired(self) -> dict[tuple[int, int], tuple[str, PairResult]]:
+        """What the journal holds of pairs, by (z, k): the key it was found with, and the result."""
+        found = records(self.journal, "*.pair.log")
+        return {(r["z"], r["k"]): (r["key"], PairResult.from_record(r)) for r in found}
 
     def settle(self, results: Sequence[SliceResult]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""
@@ -163,7 +162,9 @@ class Attempt:
 def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     """What the results depend on.
 
-    `inputs` and `parameters` those of the registration, `output` those of the file.
+    `inputs` and `parameters` those of the registration, `solution` those of what is made of it,
+    `output` those of the file. Another `solution` registers no slice again: pairs and
+    layers have keys of their own.
     """
     tree = to_tree(config)
     tree["coarse"].pop("device")
@@ -179,6 +180,7 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
             name: {"slices": len(s.names), "stamps": _digest(s, inputs.depth)} for name, s in stacks
         },
         "parameters": {key: tree[key] for key in ("template", "coarse", "refine")},
+        "solution": {key: tree[key] for key in ("neighbours", "drift")},
         "output": tree["output"] | {"range": [inputs.select.start, inputs.select.stop]},
     }
 

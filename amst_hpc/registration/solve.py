@@ -39,7 +39,7 @@ REPEATS = 12
 OUTLIER = 3.0
 FLOOR = 1e-6
 MODES = np.array([1, 3**0.5, 3**0.5] * 2)
-SHIFTS, SLOPES = (0, 3), (1, 2, 4, 5)
+SHIFTS, SLOPES = [0, 3], [1, 2, 4, 5]
 Floats = NDArray[np.float64]
 
 
@@ -149,11 +149,12 @@ def _least_squares(
     links = sparse.csr_matrix(
         (np.repeat([1.0, -1.0], m), (np.tile(rows, 2), np.concatenate([table.a, table.b]))), (m, n)
     )
-    known: NDArray[np.bool_] = np.isfinite(anchors).all(axis=1)
+    known = np.asarray(np.isfinite(anchors).all(axis=1), bool)
     anchors = np.where(known[:, None], anchors, 0)
     held = np.array([[s.status == "affine"] * 6 for s in results], float)
     shifted = np.array([s.status in ("translation", "prealigned") for s in results])
-    held[np.ix_(shifted, list(SHIFTS))] = 1
+    for j in SHIFTS:
+        held[shifted, j] = 1
     to_own_mode, to_template_mode = _anchor_weights(table, anchors, known, period)
     x, trust = np.zeros((n, 6)), np.ones(m)
     near, own = np.ones(n), np.ones(n)
@@ -194,8 +195,8 @@ def _anchor_weights(
         a, b = table.a[next_ones], table.b[next_ones]
         change = table.modes[next_ones] + anchors[a] - anchors[b]
         error = (1.4826 * np.median(np.abs(change - np.median(change, axis=0)), axis=0)) ** 2 / 2
-        shift = max(float(error[list(SHIFTS)].mean()), SMALLEST_ERROR**2)
-        affine = max(float(error[list(SLOPES)].mean()), SMALLEST_ERROR**2)
+        shift = max(float(error[SHIFTS].mean()), SMALLEST_ERROR**2)
+        affine = max(float(error[SLOPES].mean()), SMALLEST_ERROR**2)
         own = np.array([ABSOLUTE / shift, AFFINE / affine, AFFINE / affine] * 2)
         template = TEMPLATE / shift
     if period:

@@ -111,12 +111,15 @@ def test_tif_output_of_other_slices_keeps_their_names_and_depth(small, tmp_path)
 
 
 def test_range_gives_the_slices_of_the_whole(either, tmp_path):
-    out = tmp_path / "out.h5"
-    finished(run(2, *either.line(out, "--range", "5:12")))
-    found, whole = transforms(out), transforms(either.out)
+    """Of the templates: with neighbours the slices around the range would have their say."""
+    out, single = tmp_path / "out.h5", tmp_path / "single.h5"
+    alone = ("--set", "neighbours.enabled=false")
+    finished(run(2, *either.line(single, *alone)))
+    finished(run(2, *either.line(out, *alone, "--range", "5:12")))
+    found, whole = transforms(out), transforms(single)
     assert found[5:12] == whole[5:12]
     assert found[:5] + found[12:] == [None] * 17
-    np.testing.assert_array_equal(read_cells(out), read_cells(either.out)[5:12])
+    np.testing.assert_array_equal(read_cells(out), read_cells(single)[5:12])
 
 
 def test_uint16_is_aligned_like_uint8(either, tmp_path):

@@ -31,6 +31,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "bdv",
     "opencl",
     "parallel",
+    "pair_result",
     "slice_result",
     "software",
     "geometry",
@@ -42,6 +43,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "__init__",
 ]
 PURE = {
+    "pair_result",
     "slice_result",
     "software",
     "geometry",
