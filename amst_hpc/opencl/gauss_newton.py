@@ -24,8 +24,8 @@ SUMS = 48
 class DeviceEquations:
     """Filtered slices in the memory of a device, and the sums of their pairs."""
 
-    def __init__(self, context: Any) -> None:
-        self.kernels = Kernels(context)
+    def __init__(self, kernels: Kernels) -> None:
+        self.kernels = kernels
         source = files("amst_hpc.opencl").joinpath("gauss_newton.cl").read_text()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,6 +91,6 @@ def open_equations(wanted: str, local_rank: int) -> tuple[DeviceEquations, bool]
     """
     try:
         context, device = open_device(wanted, local_rank)
-        return DeviceEquations(context), device.kind == "gpu"
+        return DeviceEquations(Kernels(context)), device.kind == "gpu"
     except (NoDeviceError, ImportError):
         return None

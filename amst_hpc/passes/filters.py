@@ -38,10 +38,11 @@ def measure_filters(
     filters = {}
     for k in range(1, reach + 1):
         last = inputs.depth - 1 - k
-        places = np.unique(np.linspace(0, last, PLACES).astype(int)) if last >= 0 else []
+        places = np.unique(np.linspace(0, max(last, 0), PLACES).astype(int))
         mine = {
             int(z): _spectra_at(inputs.raw, int(z), k, equations)
             for z in places[comm.rank :: comm.size]
+            if z <= last
         }
         found = {z: pair for part in comm.allgather(mine) for z, pair in part.items() if pair}
         pairs = [found[z] for z in sorted(found)]

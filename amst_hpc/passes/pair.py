@@ -107,33 +107,33 @@ def pair_slices(
     missing = comm.bcast(missing)
     mine: list[PairResult] = []
     if missing:
-        pairer = Pairer(work, device, comm)
         slices = sorted({z for z, _ in missing})
         share = {slices[i] for i in split(len(slices), comm.size)[comm.rank]}
         wanted = [place for place in missing if place[0] in share]
-        tally = Tally(comm)
+        pairer, tally, before = Pairer(work, device, comm), Tally(comm), len(done)
         with (
             attempt.open_journal(comm.rank, "pair") as journal,
-            ProgressMeter("pairs", len(done) + len(missing), len(done), comm.rank == 0) as meter,
+            ProgressMeter("pairs", before + len(missing), before, comm.rank == 0) as meter,
         ):
-
-            def show(always: bool = False) -> None:
-                if always or meter.due():
-                    made, failed = tally.totals()
-                    meter.update(len(done) + made, f"{failed} failed" if failed else "")
-
             for found in pairer.share(wanted, stop):
                 record = found.to_record() | {"key": work.key((found.z, found.k))}
                 journal.write(record, durable=False)
                 mine.append(found)
                 tally.add(fell_back=found.matrix is None)
-                show()
+                _show(meter, tally, before)
             journal.sync()
-            tally.finish(show)
-            show(always=True)
+            tally.finish(lambda: _show(meter, tally, before))
+            _show(meter, tally, before, always=True)
     stop.raise_together(comm, "pairing")
     made = {(p.z, p.k): p for part in comm.gather(mine) or [] for p in part}
     return [pair for _, pair in sorted((done | made).items())] if comm.rank == 0 else []
+
+
+def _show(meter: ProgressMeter, tally: Tally, before: int, always: bool = False) -> None:
+    """Pairs done by all ranks, and how many of them failed."""
+    if always or meter.due():
+        made, failed = tally.totals()
+        meter.update(before + made, f"{failed} failed" if failed else "")
 
 
 class Pairer:

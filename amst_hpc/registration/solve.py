@@ -169,7 +169,7 @@ def _least_squares(
         rest = np.sqrt(((table.modes + links @ x) ** 2).sum(axis=1) * table.weight)
         trust = _trust(rest, np.ones(m, bool))
         own = _trust(np.sqrt(((anchors - x) ** 2 * to_own_mode).sum(axis=1)), known)
-        near = _trust(np.sqrt((x**2 * held).sum(axis=1)), held.any(axis=1))
+        near = _trust(np.sqrt((x**2 * held).sum(axis=1)), held.sum(axis=1) > 0)
     return x, trust
 
 
