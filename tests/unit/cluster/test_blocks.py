@@ -25,6 +25,8 @@ SETTINGS = [
 ]  # fmt: skip
 BLOCKS = 3
 OUT = Path("out.h5")
+pytestmark = pytest.mark.usefixtures("opencl_ready")  # jobs in this process
+
 Align = Callable[..., pipeline.Outcome]
 
 

@@ -112,4 +112,4 @@ def test_30000_slices_take_seconds():
     found = [replace(p, z=p.z + 200 * i) for i in range(150) for p in pairs]
     began = time.monotonic()
     solve(many, found, SHAPE)
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 20
