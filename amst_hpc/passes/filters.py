@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, Stack
+from amst_hpc.images.stack import SliceError, fit_to
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.coherence import (
@@ -40,7 +40,7 @@ def measure_filters(
         last = inputs.depth - 1 - k
         places = np.unique(np.linspace(0, max(last, 0), PLACES).astype(int))
         mine = {
-            int(z): _spectra_at(inputs.raw, int(z), k, equations)
+            int(z): _spectra_at(inputs, int(z), k, equations)
             for z in places[comm.rank :: comm.size]
             if z <= last
         }
@@ -50,14 +50,14 @@ def measure_filters(
     return filters
 
 
-def _spectra_at(raw: Stack, z: int, k: int, equations: Equations) -> Any:
+def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
     """See `coherence.spectra`; None where two slices tell nothing."""
     try:
-        fixed, moving = (_middle(raw.read(i)) for i in (z, z + k))
+        fixed, moving = (_middle(_fitted(inputs, i)) for i in (z, z + k))
     except SliceError:
         return None
     partial = any(is_blank(image) or seen(image) is not None for image in (fixed, moving))
-    if partial or fixed.shape != moving.shape:
+    if partial:
         return None
     smooth = Neighbours(equations, False, {k: gaussian(1.0)})
     found = smooth.register(smooth.prepare(fixed), smooth.prepare(moving), PairResult(z, k), None)
@@ -69,6 +69,10 @@ def _spectra_at(raw: Stack, z: int, k: int, equations: Equations) -> Any:
     )
     floats = fixed.astype(np.float32)
     return spectra(floats, np.where(np.isfinite(moved), moved, floats.mean()))
+
+
+def _fitted(inputs: Inputs, z: int) -> Image:
+    return fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])[0]
 
 
 def _middle(image: Image) -> Image:

@@ -25,7 +25,6 @@ SETTINGS = [
 ]  # fmt: skip
 BLOCKS = 3
 OUT = Path("out.h5")
-pytestmark = pytest.mark.usefixtures("opencl_ready")  # jobs in this process
 
 Align = Callable[..., pipeline.Outcome]
 
