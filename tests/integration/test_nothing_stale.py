@@ -342,9 +342,39 @@ def test_an_unreadable_raw_slice_that_is_back_is_registered(own, alone, lose, tm
     if format_ == "bdv":
         same(out, alone(0))
         assert len(registrations(tmp_path / "out.amst")) == DEPTH
-        assert len(written(out)) == DEPTH // 4 + 1, "its layer alone was written again"
+        pairs = [(r["z"], r["k"]) for r in journal(tmp_path / "out.amst", "pair")]
+        assert len(set(pairs)) == len(pairs) == 3 * DEPTH - 3, "no pair was registered twice"
     else:
         np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+
+
+def test_an_unreadable_raw_slice_that_is_back_changes_its_layer_alone(own, lose, tmp_path):
+    """By the templates alone: a solution with neighbours moves the slices around it, too."""
+    out = tmp_path / "out.h5"
+    come_back = lose(own / "raw" / "slice_00005.tif")
+    command = line(own, out, neighbours__enabled="false")
+    finished(call(*command), 3)
+    come_back()
+    finished(call(*command))
+    assert len(written(out)) == DEPTH // 4 + 1, "its layer alone was written again"
+
+
+def test_other_neighbours_register_no_slice_again(stacks, alone, tmp_path):
+    out = tmp_path / "out.h5"
+
+    def count() -> tuple[int, int]:
+        folder = tmp_path / "out.amst"
+        return len(registrations(folder)), len(journal(folder, "pair"))
+
+    for settings, pairs in (
+        ({"neighbours__enabled": "false"}, 0),
+        ({"neighbours__reach": 1}, 2 * DEPTH - 1),
+        ({}, 3 * DEPTH - 3),
+        ({"drift__period": 50}, 3 * DEPTH - 3),
+    ):
+        finished(call(*line(stacks[0], out, **settings)))
+        assert count() == (DEPTH, pairs)
+        same(out, alone(0, **settings))
 
 
 def test_a_black_slice_stays_black_and_is_not_asked_again(own, tmp_path):
