@@ -120,25 +120,28 @@ class Refine:
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Each raw slice is registered to the raw slices after it as well."""
+    """Each raw slice registered to its raw neighbours as well, and all solved together."""
 
     enabled: bool = _field(True, "false: AMST as published, each slice by its template alone")
-    reach: int = _field(2, "slices after each slice that it is registered to")
+    reach: int = _field(2, "neighbours on each side that a slice is registered to")
 
     def __post_init__(self) -> None:
-        _require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "a number from 1 to 8")
+        _require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "1 to 8")
 
 
 @dataclass(frozen=True)
 class Drift:
-    """What is believed of slow displacements along z: the pre-alignment or the tissue."""
+    """What holds the stack over long distances."""
 
     period: int = _field(
-        100, "slices beyond which the pre-alignment is trusted rather than the tissue"
+        0,
+        "slices beyond which the pre-alignment is trusted rather than the neighbours "
+        "(0: from the errors of both)",
     )
 
     def __post_init__(self) -> None:
-        _require("drift", "period", self.period, self.period >= 10, "a whole number >= 10")
+        ok = self.period == 0 or self.period >= 4
+        _require("drift", "period", self.period, ok, "0, or a number >= 4")
 
 
 @dataclass(frozen=True)

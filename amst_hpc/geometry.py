@@ -23,6 +23,7 @@ IMBALANCE = 1.1  # slices of the busiest rank over the mean
 LAYER_BYTES = 2 << 30
 """Memory that the buffers of a layer may take, on whatever node: the cut must not depend on it."""
 PYRAMID = 8 / 7  # voxels of all levels over those of level 0, for 2x2x2
+USUAL_RANKS = 64  # that layers are made for
 
 
 def split(n: int, parts: int) -> list[range]:
@@ -137,6 +138,11 @@ def make_layout(shape: Zyx, layer: int, output: Output) -> Layout:
         _level(shape, factors, layer, output.chunk) for factors in level_factors(shape, output)
     )
     return Layout(shape, layer, tuple(levels))
+
+
+def usual_layout(shape: Zyx, slice_bytes: int, output: Output) -> Layout:
+    """The layout of a stack, the same for every number of ranks."""
+    return make_layout(shape, layer_depth(shape, slice_bytes, USUAL_RANKS, output), output)
 
 
 def _level(full: Zyx, factors: Zyx, layer: int, edge: int) -> Level:

@@ -1,7 +1,7 @@
-"""What the registration of two raw slices with each other found; see `registration.neighbours`.
+"""What registration found for two raw slices, or for a raw slice and its own pre-aligned one.
 
-Pair (z, z + k): `raw_z(p) ~ gain raw_{z+k}(D p) + bias`, D the matrix, a 2x3 pull-back. k = 0 is
-raw slice z onto its own pre-aligned slice: `prealigned_z(p) ~ gain raw_z(D p) + bias`.
+Made by the rank that registers the pair, kept in the journal, joined with all others by
+`registration.solve`. Matrices are 2x3 pull-backs, see `transform`.
 """
 
 from __future__ import annotations
@@ -11,55 +11,37 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from amst_hpc.transform import Matrix
 
 
 @dataclass(frozen=True, eq=False)  # arrays do not compare to one truth value
 class PairResult:
-    """Slices z and z + k.
+    """Raw slices z and z + k: `raw_z(p)` looks like `raw_{z+k}(matrix p)`.
 
-    matrix : None where nothing plausible was found; `reason` says why. covariance : (6, 6), px^2,
-    of (tx, ax, bx, ty, ay, by), the displacement at the centre of the slice and its change per half
-    width and half height. residual : 1 - correlation of the two filtered images at the result,
-    where both are valid. overlap : the part of slice z that is.
+    k = 0: `prealigned_z(p)` is `raw_z(matrix p)`, what the pre-alignment did to the slice. matrix :
+    None where there is none, `reason` says why. tissue : px, size of the motion between both that
+    no affine can follow, in the next higher modes (see `registration.neighbours`). correlation : of
+    both filtered images at the result. overlap : part of the slice that was compared.
     """
 
     z: int
     k: int
-    matrix: Matrix | None
-    covariance: NDArray[np.float64]
-    residual: float
-    gain: float
-    overlap: float
+    matrix: Matrix | None = None
+    tissue: float = 0.0
+    correlation: float = 0.0
+    overlap: float = 0.0
     reason: str = ""
 
     def to_record(self) -> dict[str, Any]:
         """A line of the journal."""
-        return {
-            "kind": "pair",
-            "z": self.z,
-            "k": self.k,
-            "matrix": None if self.matrix is None else self.matrix.tolist(),
-            "covariance": self.covariance.tolist(),
-            "residual": self.residual,
-            "gain": self.gain,
-            "overlap": self.overlap,
-            "reason": self.reason,
-        }
+        matrix = None if self.matrix is None else self.matrix.tolist()
+        return {"kind": "pair", **vars(self), "matrix": matrix}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> PairResult:
         """What `to_record` wrote."""
-        matrix = record["matrix"]
-        return cls(
-            z=record["z"],
-            k=record["k"],
-            matrix=None if matrix is None else np.array(matrix, np.float64),
-            covariance=np.array(record["covariance"], np.float64),
-            residual=record["residual"],
-            gain=record["gain"],
-            overlap=record["overlap"],
-            reason=record["reason"],
-        )
+        values = {key: value for key, value in record.items() if key not in ("kind", "key")}
+        if values["matrix"] is not None:
+            values["matrix"] = np.array(values["matrix"], dtype=np.float64)
+        return cls(**values)

@@ -122,7 +122,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
             found, seconds = register_slices(inputs, config, attempt, comm, stop)
             registered = time.monotonic()
             work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
-            pairs = pair_slices(work, attempt, comm, stop)
+            pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
             seconds["pair"] = time.monotonic() - registered
             results = on_rank_0(comm, lambda: settle(found, pairs, inputs, config))
             outcome = Outcome(results, view_path(job.out, config.output), job.strict)
@@ -147,7 +147,7 @@ def settle(
     results = choose_transforms(found, inputs.shape)
     if not config.neighbours.enabled:
         return results
-    return solve(results, pairs, inputs.shape, config.drift)
+    return solve(results, pairs, inputs.shape, config.drift.period)
 
 
 def write_output(
@@ -179,7 +179,7 @@ def _align_block(
         if job.retry or not settled:
             register_slices(_with_halo(part, config), config, attempt, comm, stop)
         work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
-        pair_slices(work, attempt, comm, stop)
+        pair_slices(work, config.coarse.device, attempt, comm, stop)
         if not settled:
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "

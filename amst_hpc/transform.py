@@ -29,8 +29,8 @@ def compose(m: Matrix, n: Matrix) -> Matrix:
     return np.hstack([m[:, :2] @ n[:, :2], m[:, :2] @ n[:, 2:] + m[:, 2:]])
 
 
-def inverse(m: Matrix) -> Matrix:
-    """`compose(inverse(m), m)` is the identity. Raises `LinAlgError` where there is none."""
+def invert(m: Matrix) -> Matrix:
+    """The transform that undoes m."""
     a = np.linalg.inv(m[:, :2])
     return np.hstack([a, -a @ m[:, 2:]])
 

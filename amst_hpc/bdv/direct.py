@@ -56,6 +56,10 @@ PAGE = 4096  # bytes
 
 ALIGNMENT = 1 << 20  # bytes: a level begins there, as the stripes of parallel file systems do
 
+SMALL_BYTES = 64 << 20  # of voxels; in a smaller file a level begins at a page, to save space
+
+METADATA_PAGES = 16, 8  # of a file, and of each level: HDF5 aligns them, too
+
 BTREE_BYTES = 128  # for a chunk; HDF5 takes 101
 
 MOST_BROKEN_CHUNKS = 20_000  # of the old format that are no whole pages; HDF5's time is quadratic
@@ -145,17 +149,48 @@ def _check_chunks(target: Target) -> None:
 
 
 def _file_properties(target: Target) -> dict[str, Any]:
-    """All that HDF5 allocates is aligned, all metadata stand in one block before the chunks."""
-    layers = len(target.layout.layers)
-    chunks = layers * sum(math.prod(chunk_grid(level)) for level in target.layout.levels)
-    index_bytes = BTREE_BYTES * chunks if _is_old(target) else 0
+    """All metadata stand in one block before the chunks. In a large file levels alone are aligned
+    (all of them have `ALIGNMENT` bytes or more), in a small one metadata, too, at pages.
+    """
+    interval = PAGE if _is_old(target) else _alignment(target)
     return {
         "libver": LIBVER if _is_old(target) else ("v110", "v110"),
-        "alignment_threshold": 1,
-        "alignment_interval": PAGE if _is_old(target) else ALIGNMENT,
-        "meta_block_size": _round_up(ALIGNMENT + index_bytes, ALIGNMENT),
+        "alignment_threshold": 1 if interval == PAGE else interval,
+        "alignment_interval": interval,
+        "meta_block_size": _metadata_bytes(target),
         "locking": False,
     }
+
+
+def _alignment(target: Target) -> int:
+    small = math.prod(target.layout.shape) * target.stored.itemsize < SMALL_BYTES
+    return PAGE if small else ALIGNMENT
+
+
+def _metadata_bytes(target: Target) -> int:
+    """Of the first block, with the index of the old format."""
+    layers, alignment = len(target.layout.layers), _alignment(target)
+    chunks = layers * sum(math.prod(chunk_grid(level)) for level in target.layout.levels)
+    index_bytes = BTREE_BYTES * chunks if _is_old(target) else 0
+    pages = METADATA_PAGES[0] + METADATA_PAGES[1] * len(target.layout.levels)
+    return _round_up(max(alignment, pages * PAGE) + index_bytes, alignment)
+
+
+def file_bytes(target: Target) -> int:
+    """Size of the file that `create_file` makes, at most; its chunks are whole."""
+    alignment = _alignment(target)
+    layers = len(target.layout.layers)
+    found = 2 * alignment + _metadata_bytes(target)
+    for level in target.layout.levels:
+        run = _rows(level, target) * chunk_grid(level)[1] * _stride(level, target)
+        found += _round_up(layers * run, alignment)
+    return found
+
+
+def _stride(level: Level, target: Target) -> int:
+    """Bytes from one chunk to the next."""
+    chunk_bytes = math.prod(level.chunk) * target.stored.itemsize
+    return _round_up(chunk_bytes, PAGE) if _is_old(target) else chunk_bytes
 
 
 def _largest_shape(level: Level, target: Target) -> Zyx:
@@ -168,13 +203,16 @@ def _largest_shape(level: Level, target: Target) -> Zyx:
 def _rows(level: Level, target: Target) -> int:
     """Rows of chunks to allocate for a layer: as many as fill whole pages.
 
-    Each chunk of the old format does; a level of one layer shares nothing.
+    Each chunk of the old format does; a level of one layer shares nothing. In a large file a level
+    has `ALIGNMENT` bytes at least.
     """
     rows, columns = chunk_grid(level)
-    if _is_old(target) or level.chunk[0] == level.shape[0]:
+    if _is_old(target):
         return rows
-    row_bytes = columns * math.prod(level.chunk) * target.stored.itemsize
-    return _round_up(rows, PAGE // math.gcd(row_bytes, PAGE))
+    row_bytes, layers = columns * _stride(level, target), len(target.layout.layers)
+    fill = PAGE // math.gcd(row_bytes, PAGE) if level.chunk[0] < level.shape[0] else 1
+    least = -(-ALIGNMENT // (layers * row_bytes)) if _alignment(target) == ALIGNMENT else 0
+    return _round_up(max(rows, least), fill)
 
 
 def _find_addresses(file: h5py.File, target: Target, every_chunk: bool = False) -> ChunkAddresses:
@@ -193,13 +231,12 @@ def _find_addresses(file: h5py.File, target: Target, every_chunk: bool = False) 
 
 def _find_address(dataset: h5py.h5d.DatasetID, level: Level, target: Target) -> LevelAddress:
     """The address of a level; its first and last chunk and their number are checked."""
-    chunk_bytes = math.prod(level.chunk) * target.stored.itemsize
     (rows, columns), layers = chunk_grid(level), len(target.layout.layers)
     count = layers * rows * columns
     if (found := dataset.get_num_chunks()) != count:
         raise AddressError(f"{found} chunks of {count} in level of shape {level.shape}")
     first, last = (dataset.get_chunk_info(number) for number in (0, count - 1))
-    stride = _round_up(chunk_bytes, PAGE) if _is_old(target) else chunk_bytes
+    stride = _stride(level, target)
     layer_bytes = _rows(level, target) * columns * stride
     end = first.byte_offset + (layers - 1) * layer_bytes + rows * columns * stride
     address = LevelAddress(first.byte_offset, layer_bytes, stride, end)

@@ -1,4 +1,4 @@
-"""Layers are stored in a thread while the caller makes the next ones."""
+"""What is ready is stored in a thread while the caller makes the next."""
 
 from __future__ import annotations
 
@@ -8,24 +8,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Any, Self
 
-from numpy.typing import NDArray
-
-Block = NDArray[Any]  # (z, y, x), uint8 or uint16
-
-Store = Callable[[int, list[Block]], Any]
-
 
 class StoringThread:
-    """Calls `store(layer, levels)` for each layer that is put in, in order, in one thread.
+    """Calls `store` with each layer (or a part of one) that is put in, in order, in one thread.
 
     What copies, checks and writes bytes leaves Python's lock (numpy, isal, os), so the caller
     computes meanwhile. What `store` raises, the next `put` raises, or leaving the `with` block.
-    After another exception there, layers that wait are dropped.
+    After another exception there, what waits is dropped.
 
     depth : layers that wait or are being stored; memory holds one more, the one being made.
     """
 
-    def __init__(self, store: Store, depth: int = 1) -> None:
+    def __init__(self, store: Callable[..., Any], depth: int = 1) -> None:
         self._store = store
         self._depth = depth
         self._pending: deque[Future[Any]] = deque()
@@ -34,10 +28,13 @@ class StoringThread:
     def __enter__(self) -> Self:
         return self
 
-    def put(self, layer: int, levels: list[Block]) -> None:
-        """Hand a layer over, which must not change any more; waits while `depth` are under way."""
+    def put(self, *layer: Any) -> None:
+        """Hand a layer over, which must not change any more; waits while `depth` are under way.
+
+        layer : the arguments of `store`.
+        """
         self._collect(self._depth - 1)
-        self._pending.append(self._thread.submit(self._store, layer, levels))
+        self._pending.append(self._thread.submit(self._store, *layer))
 
     def _collect(self, left: int) -> None:
         """Wait until at most `left` layers are under way. Raises what `store` raised."""
@@ -50,8 +47,18 @@ class StoringThread:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if kind is None:
+            self.finish()
+        else:
+            self.drop()
+
+    def finish(self) -> None:
+        """Everything is stored on return. Raises what `store` raised."""
         try:
-            if kind is None:
-                self._collect(0)
+            self._collect(0)
         finally:
-            self._thread.shutdown(cancel_futures=True)
+            self.drop()
+
+    def drop(self) -> None:
+        """What waits is not stored; returns when the thread has ended."""
+        self._thread.shutdown(cancel_futures=True)

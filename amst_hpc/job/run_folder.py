@@ -15,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from amst_hpc.bdv.direct import file_bytes
+from amst_hpc.bdv.file import make_target
 from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
-from amst_hpc.geometry import level_factors
+from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
 from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
@@ -26,6 +28,8 @@ from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
+
+FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
 def beside(out: Path, suffix: str) -> Path:
@@ -126,11 +130,28 @@ class Attempt:
     def _settled(self) -> Path:
         return self.folder / "settled"
 
+    def former_slices(self) -> set[str]:
+        """Names of TIFF slices in OUT that were of an earlier output of this folder."""
+        return set(json.loads(self._former.read_text())) if self._former.exists() else set()
+
+    def remove_former(self, kept: set[str]) -> None:
+        """The new slices are there: remove those of an earlier output that are not among them."""
+        for name in self.former_slices() - kept:
+            (self.out / name).unlink(missing_ok=True)
+        self._former.unlink(missing_ok=True)
+
+    @property
+    def _former(self) -> Path:
+        return self.folder / FORMER
+
     def forget_output(self) -> None:
-        """What was written is of no use: the output is made anew from the registered slices."""
+        """What was written is of no use: the output is made anew from the registered slices.
+
+        TIFF slices stay until their successors are there: see `former_slices`.
+        """
         if self.out.is_dir():
-            for name in {r["file"] for r in records(self.journal) if "file" in r}:
-                (self.out / name).unlink(missing_ok=True)
+            names = {r["file"] for r in records(self.journal) if "file" in r}
+            write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
         self.partial.unlink(missing_ok=True)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
@@ -246,11 +267,11 @@ def _read_fingerprint(out: Path) -> dict[str, Any] | None:
 
 
 def _empty(folder: Path) -> None:
-    """All but the lock, which is held."""
+    """All but the lock, which is held, and what is known of the slices in OUT."""
     for path in folder.iterdir():
         if path.is_dir() and path.name != "lock":
             shutil.rmtree(path)
-        elif path.is_file():
+        elif path.is_file() and path.name != FORMER:
             path.unlink()
 
 
@@ -304,7 +325,8 @@ def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> Non
     elif continued and job.out.is_file():  # complete
         return
     if job.out.is_dir():  # slices that are there already: kept, or written in their place
-        there = [path.stat().st_size for path in job.out.glob("*.tif*")]
+        paths = [job.out / inputs.raw.names[z] for z in inputs.select]
+        there = [path.stat().st_size for path in paths if path.exists()]
         free += len(there) * inputs.slice_bytes if continued else sum(there)
     if need > free:
         raise InputError(
@@ -313,15 +335,14 @@ def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> Non
 
 
 def output_bytes(inputs: Inputs, config: Config) -> int:
-    """Upper estimate of the output's size: uncompressed with its mipmap levels.
+    """Size of the output, at most: uncompressed it is that of the file that is laid out.
 
     Compressed noise saves little.
     """
-    full = len(inputs.select) * inputs.slice_bytes
-    shape = (len(inputs.select), *inputs.shape)
-    parts = (
-        [1 / np.prod(f) for f in level_factors(shape, config.output)]
-        if config.output.format == "bdv"
-        else [1.0]
-    )
-    return int(full * sum(parts))
+    full, shape = len(inputs.select) * inputs.slice_bytes, (len(inputs.select), *inputs.shape)
+    if config.output.format == "tif":
+        return full
+    if config.output.compression:
+        return int(full * sum(1 / np.prod(f) for f in level_factors(shape, config.output)))
+    layout = usual_layout(shape, inputs.slice_bytes, config.output)
+    return file_bytes(make_target(Path(), layout, inputs.dtype, config.output))

@@ -66,11 +66,11 @@ class Kernels:
         self.queue = cl.CommandQueue(context)
         self.pool = tools.MemoryPool(tools.ImmediateAllocator(self.queue))
         source = files("amst_hpc.opencl").joinpath("kernels.cl").read_text()
-        self.kernels = {kernel.function_name: kernel for kernel in self._build(source)}
+        self.kernels = {kernel.function_name: kernel for kernel in self.build(source)}
         self.medians: dict[tuple[int, str], Any] = {}
         self.taps: dict[bytes, Any] = {}
 
-    def _build(self, source: str) -> list[Any]:
+    def build(self, source: str) -> list[Any]:
         """The kernels of a source; what compilers say of it is not for users."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -80,7 +80,8 @@ class Kernels:
         """The image on the device."""
         return self.array.to_device(self.queue, np.ascontiguousarray(image), allocator=self.pool)
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An image on the device that is still to be filled."""
         return self.array.empty(self.queue, shape, dtype, allocator=self.pool)
 
     def _run(self, name: str, shape: tuple[int, int], *arguments: Any) -> None:
@@ -93,7 +94,7 @@ class Kernels:
         height, width = image.shape
         window = self.taps.setdefault(taps.tobytes(), self.upload(taps))
         sizes = [np.int32(n) for n in (len(taps) - 1, width, height)]
-        rows, out = self._empty(image.shape, np.float32), self._empty(image.shape, np.float32)
+        rows, out = self.empty(image.shape, np.float32), self.empty(image.shape, np.float32)
         name = f"convolve_rows_{NAMES[image.dtype.name]}"
         self._run(name, image.shape, image.data, rows.data, window.data, *sizes)
         self._run("convolve_columns", image.shape, rows.data, out.data, window.data, *sizes)
@@ -114,7 +115,7 @@ class Kernels:
         """Pearson's coefficient of `fixed(p)` and `moving(M p)` for each M; see `correlation`."""
         height, width = fixed.shape
         table = self.upload(np.array(matrices, np.float32))
-        out = self._empty((len(matrices), GROUPS, 6), np.float32)
+        out = self.empty((len(matrices), GROUPS, 6), np.float32)
         sizes = [np.int32(n) for n in (width, height, *points.step[::-1], points.masked)]
         self.kernels["compare"](
             self.queue, (GROUPS * LANES, len(matrices)), (LANES, 1),
@@ -129,8 +130,8 @@ class Kernels:
         first = window[0]
         key = (len(window), NAMES[first.dtype.name])
         if key not in self.medians:
-            self.medians[key] = self._build(median_source(*key))[0]
-        out = self._empty(first.shape, first.dtype)
+            self.medians[key] = self.build(median_source(*key))[0]
+        out = self.empty(first.shape, first.dtype)
         size = (-(-first.size // LANES) * LANES,)
         buffers = [a.data for a in window]
         self.medians[key](self.queue, size, (LANES,), np.uint32(first.size), out.data, *buffers)
@@ -142,7 +143,7 @@ class Kernels:
         if is_whole_shift(m):
             return shift_whole(image, int(m[0, 2]), int(m[1, 2]), shape)
         spline = self.convolve(self.upload(image), spline_taps())
-        out = self._empty(shape, image.dtype)
+        out = self.empty(shape, image.dtype)
         sizes = [np.int32(n) for n in (image.shape[1], image.shape[0], shape[1], shape[0])]
         numbers = [np.float64(value) for value in m.ravel()]
         name = f"resample_{NAMES[image.dtype.name]}"

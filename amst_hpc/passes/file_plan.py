@@ -18,15 +18,13 @@ from amst_hpc.bdv.file import Target, make_target, read_token, sync
 from amst_hpc.bdv.verify import find_fault
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import InputError, Output
-from amst_hpc.geometry import Layout, layer_depth, make_layout, split
+from amst_hpc.geometry import Layout, layer_depth, split, usual_layout
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.job.journal import Journal, records
 from amst_hpc.job.run_folder import Attempt, view_path
 from amst_hpc.passes.aligned import AlignedStack
 
 log = logging.getLogger(__name__)
-
-USUAL_RANKS = 64  # that layers are made for
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,7 @@ class FilePlan:
 def plan_layout(inputs: Inputs, output: Output) -> Layout:
     """Layers, levels and chunks: of the stack alone, the same for every number of ranks."""
     shape = (len(inputs.select), *inputs.shape)
-    layer = layer_depth(shape, inputs.slice_bytes, USUAL_RANKS, output)
-    return make_layout(shape, layer, output)
+    return usual_layout(shape, inputs.slice_bytes, output)
 
 
 def check_layer(inputs: Inputs, output: Output) -> None:

@@ -15,20 +15,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from amst_hpc.config import Neighbours
+from amst_hpc.config import Neighbours as Settings
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, fit_to
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
+from amst_hpc.opencl.gauss_newton import open_equations
 from amst_hpc.pair_result import PairResult
-from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.communicator import Communicator, on_all_ranks
+from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
-from amst_hpc.registration.neighbours import PairRegistration
+from amst_hpc.passes.filters import measure_filters
+from amst_hpc.registration.neighbours import Equations, Neighbours, Prepared
+from amst_hpc.registration.normal_equations import HostEquations
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import FloatImage, Matrix, compose, inverse
+from amst_hpc.transform import Matrix, compose, invert
 
 log = logging.getLogger(__name__)
 Place = tuple[int, int]  # (z, k): slice z and z + k; k = 0: slice z and its own pre-aligned slice
@@ -44,7 +48,7 @@ class PairWork:
 
     inputs: Inputs
     results: Mapping[int, SliceResult]
-    settings: Neighbours
+    settings: Settings
 
     def places(self) -> list[Place]:
         """All pairs of slices that are neither black nor unreadable, ascending."""
@@ -58,13 +62,16 @@ class PairWork:
         """Where the search begins; None: nothing is known."""
         z, k = place
         if not k:
-            return self.results[z].prealigned
+            return self._own(z)
         first, second = self._own(z), self._own(z + k)
-        return None if first is None or second is None else compose(second, inverse(first))
+        return None if first is None or second is None else compose(second, invert(first))
 
     def _own(self, z: int) -> Matrix | None:
+        """The best that the first pass found for a slice by itself."""
         found = self.results[z]
-        return found.affine if found.affine is not None else found.shift
+        return next(
+            (m for m in (found.affine, found.shift, found.prealigned) if m is not None), None
+        )
 
     def key(self, place: Place) -> str:
         """Changes when the slices of the pair are registered otherwise."""
@@ -85,12 +92,13 @@ class PairWork:
 
 
 def pair_slices(
-    work: PairWork, attempt: Attempt, comm: Communicator, stop: StopRequest
+    work: PairWork, device: str, attempt: Attempt, comm: Communicator, stop: StopRequest
 ) -> list[PairResult]:
     """Register the pairs that the journal does not hold, a contiguous share on each rank.
 
     Collective. `work` has its results on rank 0; returns all its pairs, ascending, on rank 0
-    (elsewhere none). Raises `Stopped`, and OSError for a slice that cannot be read any more.
+    (elsewhere none). device : as `coarse.device`. Raises `Stopped`, and OSError for a slice that
+    cannot be read any more.
     """
     if not work.settings.enabled:
         return []
@@ -102,91 +110,97 @@ def pair_slices(
         slices = sorted({z for z, _ in missing})
         share = {slices[i] for i in split(len(slices), comm.size)[comm.rank]}
         wanted = [place for place in missing if place[0] in share]
-        tally = Tally(comm)
+        pairer, tally, before = Pairer(work, device, comm), Tally(comm), len(done)
         with (
             attempt.open_journal(comm.rank, "pair") as journal,
-            ProgressMeter("pairs", len(done) + len(missing), len(done), comm.rank == 0) as meter,
+            ProgressMeter("pairs", before + len(missing), before, comm.rank == 0) as meter,
         ):
-
-            def show(always: bool = False) -> None:
-                if always or meter.due():
-                    made, failed = tally.totals()
-                    meter.update(len(done) + made, f"{failed} failed" if failed else "")
-
-            for found in _pair_share(work, wanted, stop):
-                journal.write(found.to_record() | {"key": work.key((found.z, found.k))})
+            for found in pairer.share(wanted, stop):
+                record = found.to_record() | {"key": work.key((found.z, found.k))}
+                journal.write(record, durable=False)
                 mine.append(found)
                 tally.add(fell_back=found.matrix is None)
-                show()
+                _show(meter, tally, before)
             journal.sync()
-            tally.finish(show)
-            show(always=True)
+            tally.finish(lambda: _show(meter, tally, before))
+            _show(meter, tally, before, always=True)
     stop.raise_together(comm, "pairing")
     made = {(p.z, p.k): p for part in comm.gather(mine) or [] for p in part}
     return [pair for _, pair in sorted((done | made).items())] if comm.rank == 0 else []
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """A slice in hand. offset : `image(p)` is the slice as read at `offset p`."""
-
-    image: FloatImage
-    offset: Matrix
-
-
-def _pair_share(work: PairWork, wanted: Sequence[Place], stop: StopRequest) -> Iterator[PairResult]:
-    """The pairs `wanted` (ascending); each raw slice is read once. Ends early when asked to."""
-    register = PairRegistration()
-    hand: dict[int, Prepared] = {}
-    by_slice: dict[int, list[int]] = {}
-    for z, k in wanted:
-        by_slice.setdefault(z, []).append(k)
-    for z, steps in by_slice.items():
-        if stop:
-            return
-        needed = {z, *(z + k for k in steps)}
-        hand = {
-            i: hand[i] if i in hand else _read(work.inputs, register, i)
-            for i in range(z, max(needed) + 1)
-            if i in hand or i in needed
-        }
-        for k in steps:
-            yield _pair(work, register, (z, k), hand)
+def _show(meter: ProgressMeter, tally: Tally, before: int, always: bool = False) -> None:
+    """Pairs done by all ranks, and how many of them failed."""
+    if always or meter.due():
+        made, failed = tally.totals()
+        meter.update(before + made, f"{failed} failed" if failed else "")
 
 
-def _read(inputs: Inputs, register: PairRegistration, z: int) -> Prepared:
-    try:
-        image, offset = fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])
-    except SliceError as error:
-        raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
-    return Prepared(register.prepare(image), offset)
+class Pairer:
+    """Prepares the slices of one rank and registers their pairs, on the rank's device."""
 
+    def __init__(self, work: PairWork, device: str, comm: Communicator) -> None:
+        """Opens the device (as `coarse.device`) and measures the filters; collective."""
+        self.work = work
+        local_rank, _ = local_place(comm)
+        opened = on_all_ranks(comm, lambda: open_equations(device, local_rank))
+        self.equations: Equations = opened[0] if opened else HostEquations()
+        filters = measure_filters(work.inputs, work.settings.reach, comm, self.equations)
+        self.neighbours = Neighbours(self.equations, bool(opened and opened[1]), filters)
+        self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
-def _pair(
-    work: PairWork, register: PairRegistration, place: Place, hand: Mapping[int, Prepared]
-) -> PairResult:
-    """One pair, its matrix between the slices as they are read."""
-    z, k = place
-    start = work.start(place)
-    moving = hand[z + k]
-    if k:
-        fixed, before = hand[z].image, hand[z].offset
-    else:
+    def share(self, wanted: Sequence[Place], stop: StopRequest) -> Iterator[PairResult]:
+        """The pairs `wanted` (ascending); each raw slice is read once. Ends early when asked to."""
+        for z, k in wanted:
+            if stop:
+                return
+            self.hand = {i: ready for i, ready in self.hand.items() if i >= z}
+            yield self.register((z, k))
+
+    def register(self, place: Place) -> PairResult:
+        """One pair; a device that fails is left for the host."""
         try:
-            own = work.inputs.prealigned.read(z)
-        except SliceError as error:
-            return missing_pair(place, str(error))
-        if is_blank(own):
-            return missing_pair(place, "the pre-aligned slice is black")
-        fixed, before = register.prepare(own), np.eye(2, 3)
-    if start is not None:
-        start = compose(inverse(moving.offset), compose(start, before))
-    found = register.register(place, fixed, moving.image, start)
-    if found.matrix is None:
-        return found
-    return replace(found, matrix=compose(moving.offset, compose(found.matrix, inverse(before))))
+            return self._register(place)
+        except OSError:
+            raise
+        except Exception as error:  # pyopencl's errors have no common class
+            if isinstance(self.equations, HostEquations):
+                raise
+            log.warning("neighbours on the OpenCL device failed (%s); on with the host", error)
+            self.equations, self.hand = HostEquations(), {}
+            self.neighbours = Neighbours(self.equations, False, self.neighbours.filters)
+            return self._register(place)
 
+    def _register(self, place: Place) -> PairResult:
+        """The matrix of the result is between the slices as they are read."""
+        z, k = place
+        moving, after = self._prepared(z + k)
+        if k:
+            fixed, before = self._prepared(z)
+        else:
+            try:
+                own = self.work.inputs.prealigned.read(z)
+            except SliceError as error:
+                return PairResult(z, k, reason=str(error))
+            if is_blank(own):
+                return PairResult(z, k, reason="the pre-aligned slice is black")
+            fixed, before = self.neighbours.prepare(own, coarse_alone=True), np.eye(2, 3)
+        start = self.work.start(place)
+        if start is not None:
+            start = compose(invert(after), compose(start, before))
+        found = self.neighbours.register(fixed, moving, PairResult(z, k), start)
+        if found.matrix is None:
+            return found
+        return replace(found, matrix=compose(after, compose(found.matrix, invert(before))))
 
-def missing_pair(place: Place, reason: str) -> PairResult:
-    """A pair that nothing was found of."""
-    return PairResult(*place, None, np.zeros((6, 6)), 1.0, 1.0, 0.0, reason)
+    def _prepared(self, z: int) -> tuple[Prepared, Matrix]:
+        """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
+        if z not in self.hand:
+            inputs = self.work.inputs
+            try:
+                image, offset = fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])
+            except SliceError as error:
+                reason = f"was registered, but cannot be read now: {error}"
+                raise OSError(errno.EIO, reason) from None
+            self.hand[z] = self.neighbours.prepare(image), offset
+        return self.hand[z]

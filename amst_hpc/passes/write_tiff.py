@@ -10,7 +10,7 @@ from amst_hpc.images.tiff_output import is_whole, write_slice
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
-from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.aligned import AlignedStack
@@ -22,6 +22,8 @@ def write_tiffs(
 ) -> None:
     """Slices that this job has written as they would be written now, and that are whole, are kept.
 
+    An older slice of the same name is there until the new one is; those of an earlier output that
+    have no successor are removed when all are written.
     Raises `Stopped`, and OSError where a slice cannot be written.
     """
     attempt.out.mkdir(exist_ok=True)
@@ -50,6 +52,7 @@ def write_tiffs(
                 meter.update(tally.totals()[0])
         tally.finish(lambda: None)
     stop.raise_together(comm, "writing")
+    on_rank_0(comm, lambda: attempt.remove_former({result.file for result in aligned.results}))
 
 
 def _written(attempt: Attempt) -> dict[int, str]:

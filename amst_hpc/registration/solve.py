@@ -1,68 +1,239 @@
-"""The transforms of the whole stack, from those of each slice and those between slices."""
+"""One transform for every slice of the stack, from all that was measured.
+
+Unknown is for each slice a small affine correction x(z) of the transform that the template gave it.
+Known are the pairs of neighbours, `x(z + k) - x(z)`, exact from slice to slice but drifting over
+many, and two absolute ones: the template (x = 0), whose errors are smooth, and the slice's own
+pre-alignment, whose errors are larger but change from slice to slice. One robust sparse least
+squares over the stack joins them.
+
+All numbers are px in orthonormal modes of the slice (1, sqrt(3) xi, sqrt(3) eta, for x and y). The
+weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k; the
+weight of the pre-alignment follows from how much its errors change from slice to slice, beyond what
+the pairs show. The factors are the same for all stacks (benchmarks/RESULTS.md).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import cast
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.linalg import splu
 
-from amst_hpc.config import Drift
 from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.neighbours import small_affine
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import Matrix, compose, displacement
+from amst_hpc.transform import Matrix, compose, displacement, invert, translation
 
-ANCHOR = 0.1  # weight of a slice's own transform beside that of a pair
-ROUNDS = 2
+ERROR = 5.0  # of a pair, in units of its tissue
+UNKNOWN_TISSUE = 0.024  # px: slices too small to tell
+FARTHER = 0.5  # weight of pairs at k + 1 beside those at k: they share their errors
+ABSOLUTE = 40.0  # weight of the shifts of the pre-alignment: tissue moves more slowly than noise
+AFFINE = 1.0  # of its affine part
+TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
+SMALLEST_ERROR = 0.1  # px, of a pre-alignment
+LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
+REPEATS = 12
+OUTLIER = 3.0
+FLOOR = 1e-6
+MODES = np.array([1, 3**0.5, 3**0.5] * 2)
+SHIFTS, SLOPES = [0, 3], [1, 2, 4, 5]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """Pairs as rows. a, b : slices, by position. modes : (n, 6) px, what the transforms of now
+    lack. weight : (n,).
+    """
+
+    a: NDArray[np.intp]
+    b: NDArray[np.intp]
+    modes: Floats
+    weight: Floats
+    pairs: Sequence[PairResult]
 
 
 def solve(
     results: Sequence[SliceResult],
     pairs: Sequence[PairResult],
     shape: tuple[int, int],
-    drift: Drift,  # noqa: ARG001
+    period: int = 0,
 ) -> list[SliceResult]:
-    """The slices with corrected transforms: least squares over all pairs, held by their own.
+    """The slices with corrected transforms, status and what became of their pairs.
 
-    results : as `choose_transforms` gives them, ascending. shape : (y, x) of the canvas.
+    results : in their order, decided by `fallback.choose_transforms`. shape : (y, x) of the
+    template. period : see `drift.period`. Slices without any pair stay as they are.
     """
-    start = {r.z: r.transform for r in results if r.transform is not None}
-    used = [p for p in pairs if p.k and p.matrix is not None and {p.z, p.z + p.k} <= start.keys()]
-    held = sorted({z for p in used for z in (p.z, p.z + p.k)})
-    row = {z: i for i, z in enumerate(held)}
-    fell_back = {r.z for r in results if r.status != "affine"}
-    now = {z: start[z] for z in held}
-    for _ in range(ROUNDS if held else 0):
-        normal, right = np.zeros((len(held), len(held))), np.zeros((len(held), 6))
-        for z in held:
-            weight = ANCHOR**2 * (1e-3 if z in fell_back else 1.0)
-            normal[row[z], row[z]] += weight
-            right[row[z]] += weight * start[z].ravel()
-        for p in used:
-            i, j = row[p.z], row[p.z + p.k]
-            step = (compose(cast(Matrix, p.matrix), now[p.z]) - now[p.z]).ravel()
-            normal[[i, j], [i, j]] += 1
-            normal[[i, j], [j, i]] -= 1
-            right[i] -= step
-            right[j] += step
-        found = np.linalg.solve(normal, right)
-        now = {z: found[row[z]].reshape(2, 3) for z in held}
-    return [_solved(r, now.get(r.z), used, shape) for r in results]
+    start = [s.transform for s in results]
+    if not pairs or all(m is None for m in start):
+        return list(results)
+    place = {s.z: i for i, s in enumerate(results) if s.transform is not None}
+    usual = _usual(pairs)
+    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    own = {place[p.z]: p for p in good if p.k == 0}
+    links = [p for p in good if p.k]
+    if not links:
+        return list(results)
+    now = [m if m is not None else translation(0, 0) for m in start]
+    for _ in range(2):  # what is not linear in the corrections is gone then
+        table = _measure(links, place, now, usual, shape)
+        x, trust = _least_squares(results, table, _anchors(own, now, shape), period)
+        now = [compose(m, small_affine(row * MODES, shape)) for m, row in zip(now, x, strict=True)]
+    return _decide(results, now, table, trust, shape)
 
 
-def _solved(
-    result: SliceResult, found: Matrix | None, used: Sequence[PairResult], shape: tuple[int, int]
-) -> SliceResult:
-    if found is None or result.transform is None:
-        return result
-    mine = [p.residual for p in used if result.z in (p.z, p.z + p.k)]
-    moved = displacement(found, shape) - displacement(result.transform, shape)
-    return replace(
-        result,
-        transform=found,
-        status="affine" if result.status == "affine" else "neighbours",
-        pairs=len(mine),
-        pair_residual=float(np.median(mine)),
-        correction=float(np.hypot(*moved.T).mean()),
+def _usual(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
+    """Median tissue and correlation for each k."""
+    found = {}
+    for k in sorted({p.k for p in pairs}):
+        there = [p for p in pairs if p.k == k and p.matrix is not None]
+        tissue = [p.tissue for p in there if p.tissue > 0]
+        median = float(np.median(tissue)) if tissue else UNKNOWN_TISSUE
+        correlation = float(np.median([p.correlation for p in there])) if there else 0.0
+        found[k] = (median, correlation)
+    return found
+
+
+def _counts(pair: PairResult, usual: Mapping[int, tuple[float, float]]) -> bool:
+    """The pair has a matrix and is not much worse than is usual."""
+    return pair.matrix is not None and pair.correlation >= LOW_CORRELATION * usual[pair.k][1]
+
+
+def modes_of(m: Matrix, shape: tuple[int, int]) -> Floats:
+    """The displacement of a transform in the orthonormal modes, (6,) px."""
+    height, width = shape
+    a = m[:, :2] - np.eye(2)
+    shift = a @ [(width - 1) / 2, (height - 1) / 2] + m[:, 2]
+    slopes = a * [width / 2, height / 2]
+    theta = np.array([shift[0], *slopes[0], shift[1], *slopes[1]])
+    return np.asarray(theta / MODES)
+
+
+def _measure(
+    links: Sequence[PairResult],
+    place: Mapping[int, int],
+    now: Sequence[Matrix],
+    usual: Mapping[int, tuple[float, float]],
+    shape: tuple[int, int],
+) -> Measured:
+    a, b = (np.array([place[p.z + k] for p, k in zip(links, ks, strict=True)])
+            for ks in ([0] * len(links), [p.k for p in links]))  # fmt: skip
+    modes = np.array([
+        modes_of(compose(invert(now[j]), compose(p.matrix, now[i])), shape)
+        for i, j, p in zip(a, b, links, strict=True) if p.matrix is not None
+    ])  # fmt: skip
+    weight = [p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2 for p in links]
+    return Measured(a, b, modes, np.array(weight), links)
+
+
+def _anchors(
+    own: Mapping[int, PairResult], now: Sequence[Matrix], shape: tuple[int, int]
+) -> Floats:
+    """Where the pre-alignment wants each slice, (n, 6) px from now; NaN where it says nothing."""
+    anchors = np.full((len(now), 6), np.nan)
+    for i, pair in own.items():
+        if pair.matrix is not None:
+            anchors[i] = modes_of(compose(invert(now[i]), pair.matrix), shape)
+    return anchors
+
+
+def _least_squares(
+    results: Sequence[SliceResult], table: Measured, anchors: Floats, period: int
+) -> tuple[Floats, Floats]:
+    """The corrections (n, 6) px, and how much each pair counted in the end, 0 to 1."""
+    n, m = len(results), len(table.a)
+    rows = np.arange(m)
+    links = sparse.csr_matrix(
+        (np.repeat([1.0, -1.0], m), (np.tile(rows, 2), np.concatenate([table.a, table.b]))), (m, n)
     )
+    known = np.asarray(np.isfinite(anchors).all(axis=1), bool)
+    anchors = np.where(known[:, None], anchors, 0)
+    held = np.array([[s.status == "affine"] * 6 for s in results], float)
+    shifted = np.array([s.status in ("translation", "prealigned") for s in results])
+    for j in SHIFTS:
+        held[shifted, j] = 1
+    to_own_mode, to_template_mode = _anchor_weights(table, anchors, known, period)
+    x, trust = np.zeros((n, 6)), np.ones(m)
+    near, own = np.ones(n), np.ones(n)
+    for _ in range(REPEATS):
+        graph = links.T @ sparse.diags(table.weight * trust) @ links
+        for j in range(6):
+            to_own = known * own * to_own_mode[j]
+            to_template = held[:, j] * near * to_template_mode
+            right = to_own * anchors[:, j] - links.T @ (table.weight * trust * table.modes[:, j])
+            matrix = graph + sparse.diags(to_own + to_template + FLOOR)
+            x[:, j] = splu(sparse.csc_matrix(matrix)).solve(right)
+        rest = np.sqrt(((table.modes + links @ x) ** 2).sum(axis=1) * table.weight)
+        trust = _trust(rest, np.ones(m, bool))
+        own = _trust(np.sqrt(((anchors - x) ** 2 * to_own_mode).sum(axis=1)), known)
+        near = _trust(np.sqrt((x**2 * held).sum(axis=1)), held.sum(axis=1) > 0)
+    return x, trust
+
+
+def _trust(rest: Floats, counts: NDArray[np.bool_]) -> Floats:
+    """Weights of Cauchy: residuals beyond three usual ones count less and less."""
+    if not counts.any():
+        return np.ones(len(rest))
+    usual = max(1.4826 * float(np.median(rest[counts])), 1e-9)
+    return 1 / (1 + (rest / (OUTLIER * usual)) ** 2)
+
+
+def _anchor_weights(
+    table: Measured, anchors: Floats, known: NDArray[np.bool_], period: int
+) -> tuple[Floats, float]:
+    """Weights of the pre-alignment for each mode, (6,), and of the template.
+
+    By how much the errors of the pre-alignment change from slice to slice.
+    """
+    next_ones = (table.b - table.a == 1) & known[table.a] & known[table.b]
+    if next_ones.sum() < 4:
+        own, template = np.full(6, ABSOLUTE), TEMPLATE
+    else:
+        a, b = table.a[next_ones], table.b[next_ones]
+        change = table.modes[next_ones] + anchors[a] - anchors[b]
+        error = (1.4826 * np.median(np.abs(change - np.median(change, axis=0)), axis=0)) ** 2 / 2
+        shift = max(float(error[SHIFTS].mean()), SMALLEST_ERROR**2)
+        affine = max(float(error[SLOPES].mean()), SMALLEST_ERROR**2)
+        own = np.array([ABSOLUTE / shift, AFFINE / affine, AFFINE / affine] * 2)
+        template = TEMPLATE / shift
+    if period:
+        factor = (2 * np.pi / period) ** 2 * float(np.median(table.weight)) / (own[0] + template)
+        own, template = own * factor, template * factor
+    return own, template
+
+
+def _decide(
+    results: Sequence[SliceResult],
+    now: Sequence[Matrix],
+    table: Measured,
+    trust: Floats,
+    shape: tuple[int, int],
+) -> list[SliceResult]:
+    """Transforms, status, and what the tables say of the pairs."""
+    of_slice: dict[int, list[int]] = {}
+    for row, (a, b) in enumerate(zip(table.a, table.b, strict=True)):
+        if trust[row] > 0.5:
+            of_slice.setdefault(int(a), []).append(row)
+            of_slice.setdefault(int(b), []).append(row)
+    decided = []
+    for i, (s, matrix) in enumerate(zip(results, now, strict=True)):
+        rows = of_slice.get(i, [])
+        if s.transform is None or not rows:
+            decided.append(s)
+            continue
+        moved = displacement(matrix, shape) - displacement(s.transform, shape)
+        residual = 1 - float(np.median([table.pairs[row].correlation for row in rows]))
+        decided.append(
+            replace(
+                s,
+                transform=matrix,
+                status=s.status if s.status == "affine" else "neighbours",
+                pairs=len(rows),
+                pair_residual=residual,
+                correction=float(np.hypot(*moved.T).mean()),
+            )
+        )
+    return decided

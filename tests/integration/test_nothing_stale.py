@@ -264,6 +264,39 @@ def test_changed_compression_of_a_half_written_tiff_folder(stacks, tmp_path, mon
     assert compressions(out) == {8}
 
 
+@pytest.mark.parametrize("change", ["--overwrite", "compression", "range"])
+def test_a_tiff_slice_is_there_until_the_new_one_is(stacks, alone, tmp_path, monkeypatch, change):
+    """The job ends half way; then the same command is given again."""
+    from amst_hpc.passes import write_tiff
+
+    out, write, count = tmp_path / "out", write_tiff.write_slice, iter(range(100))
+    stack = stacks[1] if change == "--overwrite" else stacks[0]
+    command = {
+        "--overwrite": tif(stack, out, "--overwrite"),
+        "compression": tif(stack, out, compression=6),
+        "range": tif(stack, out, "--range", "2:10", compression=6),
+    }[change]
+    finished(call(*tif(stacks[0], out)))
+    names = sorted(path.name for path in out.iterdir())
+
+    def full(*args: object) -> None:
+        assert sorted(path.name for path in out.iterdir()) == names
+        if next(count) == 5:
+            raise OSError(28, "No space left on device", str(out))
+        write(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write_tiff, "write_slice", full)
+        assert call(*command).code == 1
+    assert sorted(path.name for path in out.iterdir()) == names
+    finished(call(*command))
+    kept = slice(2, 10) if change == "range" else slice(None)
+    assert sorted(path.name for path in out.iterdir()) == names[kept]
+    wanted = read_cells(alone(1 if change == "--overwrite" else 0))
+    np.testing.assert_array_equal(pixels(out), wanted[kept])
+    assert not (tmp_path / "out.amst" / "former.json").exists()
+
+
 # ---- restarts by Slurm
 
 

@@ -159,6 +159,15 @@ def test_layers_of_several_messages_arrive(tmp_path, writer):
         np.testing.assert_array_equal(file["t00000/s00/0/cells"][:], volume)
 
 
+def test_a_rank_does_not_wait_until_rank_0_has_its_layer(tmp_path):
+    path = tmp_path / "out.h5"
+    done = mpirun(2, [JOB.with_name("funnel_job.py"), path], timeout=60)
+    assert done.returncode == 0, done.stderr
+    wanted = [np.random.default_rng(r).integers(0, 256, (8, 1024, 1024), np.uint8) for r in (0, 1)]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["t00000/s00/0/cells"][:], np.concatenate(wanted))
+
+
 def test_collective_writer_needs_parallel_hdf5(tmp_path):
     done = launch(2, make_job(tmp_path / "out.h5", make_stack("uint8"), writer="collective"))
     assert (done.returncode == 0) == PARALLEL, done.stderr

@@ -87,7 +87,6 @@ def test_the_defaults_are_the_originals(asked):
     assert (config.coarse.sigma, config.coarse.downsample, config.coarse.device) == (1.6, 2, "auto")
     assert (config.output.format, config.output.compression) == ("tif", 0)
     assert not config.output.intermediates
-    assert not config.neighbours.enabled
     assert options[1:3] == ["raw/*.tif", "pre/*.tif"]
     keys = inspect.signature(amst_align).parameters.keys()
     assert keys - {"raw_folder", "pre_alignment_folder", "target_folder"} == set(

@@ -131,6 +131,9 @@ def test_elastix_parameters_are_changes_to_a_parameter_file(tmp_path):
     assert config.refine.elastix == {"NumberOfResolutions": 2}
 
 
+SECTIONS = "template, coarse, refine, neighbours, drift, output"
+
+
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
@@ -148,8 +151,7 @@ def test_elastix_parameters_are_changes_to_a_parameter_file(tmp_path):
         ("output.colour=1", "output.colour: no such key; expected format, voxel_size_nm"),
         (
             "outputs.chunk=8",
-            "outputs: no such section; "
-            "expected template, coarse, refine, neighbours, drift, output",
+            f"outputs: no such section; expected {SECTIONS}",
         ),
         ("radius=3", "--set radius=3: expected section.key=value"),
         ("template.radius", "--set template.radius: expected section.key=value"),

@@ -372,7 +372,7 @@ def test_the_files_of_a_run_look_as_the_design_page_shows(folder):
     assert shown.splitlines()[0] == (run / "slices.csv").read_text().splitlines()[0]
     lines = [line for text in texts for line in text.splitlines() if '{"kind"' in line]
     examples = {found["kind"]: found for line in lines if (found := decode(f"{line}\n".encode()))}
-    assert len(examples) == len(lines) == 5
+    assert len(examples) == len(lines) == 6
     for record in records(run / "journal", "*.log"):
         assert record.keys() <= examples[record["kind"]].keys(), record
     (outline,) = blocks("docs/design.md", "json")

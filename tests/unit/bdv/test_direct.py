@@ -17,7 +17,7 @@ from direct_files import CASES, LAYER, make_case, write
 
 from amst_hpc.bdv import direct
 from amst_hpc.bdv.checksums import ChecksumFile
-from amst_hpc.bdv.direct import PAGE, DirectFile, create_file, read_addresses
+from amst_hpc.bdv.direct import PAGE, DirectFile, create_file, file_bytes, read_addresses
 from amst_hpc.bdv.file import make_target
 from amst_hpc.bdv.metadata import cells, write_xml
 from amst_hpc.bdv.mipmaps import pyramid
@@ -104,11 +104,29 @@ def test_no_two_layers_share_a_page(case):
         assert address.layer_bytes % PAGE == 0 or level.shape[0] == level.chunk[0]
 
 
+def test_the_size_of_the_file_is_known_before_and_no_more_than_its_chunks_need(case):
+    target, _ = case
+    addresses = create_file(target)
+    size = target.path.stat().st_size
+    chunks = sum(a.layer_bytes for a in addresses) * len(target.layout.layers)
+    assert size <= file_bytes(target) <= 1.2 * size + 4 * PAGE
+    index = direct.BTREE_BYTES * (chunks // PAGE) if target.output.legacy else 0
+    assert size <= chunks + index + (18 + 9 * len(addresses)) * PAGE
+
+
+@pytest.mark.parametrize(("legacy", "interval"), [(False, 1 << 20), (True, PAGE)])
+def test_levels_of_a_large_file_begin_where_stripes_do(tmp_path, legacy, interval):
+    output = Output(chunk=64, legacy=legacy)
+    layout = make_layout((64, 1100, 1030), 16, output)
+    target = make_target(tmp_path / "out.h5", layout, "uint8", output)
+    assert all(address.base % interval == 0 for address in create_file(target))
+    assert target.path.stat().st_size <= file_bytes(target)
+
+
 def test_only_the_old_format_has_an_index_of_chunks(tmp_path):
-    for name, level_bytes, low in (("uint16", 1 << 20, "v110"), ("legacy", PAGE, "earliest")):
+    for name, low in (("uint16", "v110"), ("legacy", "earliest")):
         target, _ = make_case(tmp_path / f"{name}.h5", name)
-        addresses = create_file(target)
-        assert all(address.base % level_bytes == 0 for address in addresses)
+        create_file(target)
         with h5py.File(target.path) as file:
             superblock = file.id.get_create_plist().get_version()[0]
             assert superblock == (3 if low == "v110" else 0)

@@ -25,6 +25,8 @@ SETTINGS = [
 ]  # fmt: skip
 BLOCKS = 3
 OUT = Path("out.h5")
+pytestmark = pytest.mark.usefixtures("opencl_ready")  # jobs in this process
+
 Align = Callable[..., pipeline.Outcome]
 
 
@@ -125,13 +127,13 @@ def test_a_layer_settled_otherwise_is_written_again_and_no_other(
     all_blocks(align)
     pipeline.merge(OUT, MPI.COMM_SELF)
     all_blocks(align)
-    choose = pipeline.choose_transforms
+    settle = pipeline.settle
 
     def moved(*arguments: Any) -> list[SliceResult]:
-        first, *rest = choose(*arguments)
+        first, *rest = settle(*arguments)
         return [dataclasses.replace(first, transform=translation(3, 2)), *rest]
 
-    monkeypatch.setattr(pipeline, "choose_transforms", moved)
+    monkeypatch.setattr(pipeline, "settle", moved)
     assert "settled" in pipeline.merge(OUT, MPI.COMM_SELF).summary()
     logs = len(list(Path("out.amst/journal").glob("*.write.log")))
     all_blocks(align)

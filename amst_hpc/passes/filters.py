@@ -1,0 +1,76 @@
+"""The filters that raw slices are compared with, measured on the stack itself.
+
+At the same places of the whole stack whatever the ranks, blocks and range, so that every job on it
+has the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from amst_hpc.images.pairing import Inputs
+from amst_hpc.images.stack import SliceError, Stack
+from amst_hpc.pair_result import PairResult
+from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.registration.coherence import (
+    LARGEST,
+    RadialFilter,
+    gaussian,
+    matched_filter,
+    spectra,
+)
+from amst_hpc.registration.neighbours import Equations, Neighbours, seen
+from amst_hpc.registration.template import is_blank
+from amst_hpc.transform import Image
+
+PLACES = 16
+MARGIN = 64  # px of the middle of a slice on each side, for its shift
+
+
+def measure_filters(
+    inputs: Inputs, reach: int, comm: Communicator, equations: Equations
+) -> dict[int, RadialFilter]:
+    """The filter for each distance of two slices, 1 to `reach`; collective."""
+    side = min(*inputs.shape, LARGEST)
+    filters = {}
+    for k in range(1, reach + 1):
+        last = inputs.depth - 1 - k
+        places = np.unique(np.linspace(0, max(last, 0), PLACES).astype(int))
+        mine = {
+            int(z): _spectra_at(inputs.raw, int(z), k, equations)
+            for z in places[comm.rank :: comm.size]
+            if z <= last
+        }
+        found = {z: pair for part in comm.allgather(mine) for z, pair in part.items() if pair}
+        pairs = [found[z] for z in sorted(found)]
+        filters[k] = matched_filter(pairs, side) if pairs else gaussian(1.0)
+    return filters
+
+
+def _spectra_at(raw: Stack, z: int, k: int, equations: Equations) -> Any:
+    """See `coherence.spectra`; None where two slices tell nothing."""
+    try:
+        fixed, moving = (_middle(raw.read(i)) for i in (z, z + k))
+    except SliceError:
+        return None
+    partial = any(is_blank(image) or seen(image) is not None for image in (fixed, moving))
+    if partial or fixed.shape != moving.shape:
+        return None
+    smooth = Neighbours(equations, False, {k: gaussian(1.0)})
+    found = smooth.register(smooth.prepare(fixed), smooth.prepare(moving), PairResult(z, k), None)
+    if found.matrix is None:
+        return None
+    yx, shift = found.matrix[::-1, 1::-1], found.matrix[::-1, 2]
+    moved = ndimage.affine_transform(
+        moving.astype(np.float32), yx, shift, order=3, cval=np.nan, output=np.float32
+    )
+    floats = fixed.astype(np.float32)
+    return spectra(floats, np.where(np.isfinite(moved), moved, floats.mean()))
+
+
+def _middle(image: Image) -> Image:
+    y, x = (max(0, (n - LARGEST) // 2 - MARGIN) for n in image.shape)
+    return image[y : image.shape[0] - y, x : image.shape[1] - x]

@@ -1,0 +1,115 @@
+"""The filter that neighbouring slices are compared with.
+
+What is coherent from slice to slice is weighed up, the rest down: the weight of Hannan and Thomson
+for the estimation of time delays (Knapp and Carter, IEEE Trans ASSP 24, 320 (1976)), times the
+frequency squared, because what moves with the tissue is coarse. Spectrum and coherence are those of
+the run itself, a filter for each distance k of the slices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import fft, ndimage
+
+from amst_hpc.transform import FloatImage, Image
+
+RINGS = 64
+LARGEST = 1024
+RADIUS = 20
+SMALL_TERM = 1e-3
+CHANCE = 2.25  # a Hann window leaves so much fewer independent values
+Floats = NDArray[np.float64]
+FREQUENCIES = (np.arange(RINGS) + 0.5) / (2 * RINGS)
+
+
+@dataclass(frozen=True, eq=False)
+class RadialFilter:
+    """A filter that knows no direction: `gain` at `FREQUENCIES` (cycles per px), 0 above 0.5."""
+
+    gain: Floats
+
+    def transfer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """Its values, with those of the cubic B-spline's prefilter, for `scipy.fft.rfft2`."""
+        fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
+        spline = ((2 + np.cos(2 * np.pi * fy)) / 3) * ((2 + np.cos(2 * np.pi * fx)) / 3)
+        gain = np.interp(np.hypot(fy, fx), FREQUENCIES, self.gain, left=self.gain[0], right=0.0)
+        values: NDArray[np.float32] = (gain / spline).astype(np.float32)
+        return values
+
+    def terms(self) -> list[tuple[float, NDArray[np.float32]]]:
+        """The same as a sum of separable windows: (factor, half window from its middle) each."""
+        size = 128
+        window = np.fft.fftshift(fft.irfft2(self.transfer((size, size)), (size, size)))
+        middle = slice(size // 2 - RADIUS, size // 2 + RADIUS + 1)
+        values, vectors = np.linalg.eigh(window[middle, middle])
+        large = np.abs(values) > SMALL_TERM * np.abs(values).max()
+        halves = vectors[RADIUS:, large].T.astype(np.float32)
+        return list(zip(values[large].tolist(), halves, strict=True))
+
+
+def gaussian(sigma: float) -> RadialFilter:
+    """Smoothing by `sigma` px."""
+    return RadialFilter(np.exp(-2 * (np.pi * sigma * FREQUENCIES) ** 2))
+
+
+def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
+    """Power and coherence (squared, less what chance gives) of two aligned images, on the rings."""
+    side = min(*fixed.shape, LARGEST)
+    y, x = ((n - side) // 2 for n in fixed.shape)
+    hann = np.hanning(side)
+    window = np.outer(hann, hann).astype(np.float32)
+    a, b = (image[y : y + side, x : x + side] for image in (fixed, moving))
+    a, b = (fft.rfft2((image - image.mean()) * window) for image in (a, b))
+    radius = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    ring = np.minimum((radius * 2 * RINGS).astype(int), RINGS).ravel()
+
+    def total(values: NDArray[Any]) -> Floats:
+        return np.bincount(ring, values.ravel(), RINGS + 1)[:RINGS].astype(np.float64)
+
+    count = np.maximum(total(np.ones(radius.shape)), 1)
+    aa, bb, ab = total(np.abs(a) ** 2), total(np.abs(b) ** 2), total((a * b.conj()).real)
+    coherence = np.clip(ab, 0, None) ** 2 / np.maximum(aa * bb, 1e-30)
+    return (aa + bb) / 2 / count, coherence - CHANCE / count
+
+
+def matched_filter(pairs: Sequence[tuple[Floats, Floats]], side: int) -> RadialFilter:
+    """The filter for pairs of slices whose `spectra` are given; `side` : px of their windows.
+
+    Smoothing by 1 px where they have nothing in common.
+    """
+    power = np.median([p for p, _ in pairs], axis=0)
+    coherence = ndimage.gaussian_filter1d(np.median([c for _, c in pairs], axis=0), 1.0)
+    count = np.maximum(np.pi * (2 * FREQUENCIES * side / 2) * side / (2 * RINGS), 1)
+    known = coherence > 2 * CHANCE / count
+    if not known.any():
+        return gaussian(1.0)
+    shared = np.where(known, np.clip(coherence, 0, 0.999), 0)
+    gain = np.sqrt(shared / (1 - shared) / np.maximum(power, 1e-30)) * FREQUENCIES**2
+    return RadialFilter(gain / gain.max())
+
+
+def prepare(
+    image: Image | FloatImage, mask: NDArray[np.bool_] | None, kernel: RadialFilter
+) -> FloatImage:
+    """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
+
+    mask : True where a pixel counts; None: all do. The others become NaN, with a margin.
+    """
+    floats = image.astype(np.float32)
+    if mask is not None:
+        floats = np.where(mask, floats, floats[mask].mean())
+    pad = 32
+    wide = np.pad(floats, pad, mode="symmetric")
+    size = tuple(fft.next_fast_len(n, real=True) for n in wide.shape)
+    spectrum = fft.rfft2(wide - wide.mean(), size) * kernel.transfer((size[0], size[1]))
+    inner = tuple(slice(pad, pad + n) for n in floats.shape)
+    out: FloatImage = np.ascontiguousarray(fft.irfft2(spectrum, size)[inner], np.float32)
+    out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
+    if mask is not None:
+        out[~ndimage.binary_erosion(mask, iterations=4, border_value=1)] = np.nan
+    return out

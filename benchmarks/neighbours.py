@@ -1,0 +1,79 @@
+#!/usr/bin/env python3
+"""Milliseconds per slice of the registration with neighbours: prepared once, pairs k = 1 and 2.
+
+    python benchmarks/neighbours.py [SIZE...] [--device cpu]
+
+Upload included, start-up and compilation apart; medians of five. The error is the largest of a
+corner, px, on a synthetic pair with noise.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+from amst_hpc.opencl.devices import prepare
+from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.coherence import matched_filter, spectra
+from amst_hpc.registration.neighbours import Neighbours, small_affine
+from amst_hpc.registration.normal_equations import HostEquations
+from amst_hpc.transform import displacement, invert, translation
+
+
+def scene(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Two slices of the same tissue, the second moved by a known affine, with noise."""
+    rng = np.random.default_rng(1)
+    tissue = sum(ndimage.gaussian_filter(rng.normal(size=(size, size)), s) * s for s in (1.5, 4))
+    tissue = tissue / tissue.std() * 30 + 128
+    m = small_affine(np.array([1.2, 0.6, -0.5, -0.8, 0.4, 0.5]), tissue.shape)
+    back = invert(m)
+    moved = ndimage.affine_transform(tissue, back[::-1, 1::-1], back[::-1, 2], order=5)
+    noisy = [a + rng.normal(size=a.shape) * 6 for a in (tissue, moved)]
+    fixed, moving = (np.clip(np.rint(a), 1, 255).astype(np.uint8) for a in noisy)
+    return fixed, moving, m
+
+
+def main() -> None:
+    """Print a line per size."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("sizes", nargs="*", type=int, default=[512, 1024, 2048])
+    parser.add_argument("--device", default="auto")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare(Path(folder), 1)
+        from amst_hpc.opencl.gauss_newton import open_equations
+
+        opened = open_equations(asked.device, 0) if asked.device != "host" else None
+        equations, on_gpu = opened or (HostEquations(), False)
+        print("on a GPU" if on_gpu else "on the CPU", flush=True)
+        for size in asked.sizes:
+            fixed, moving, m = scene(size)
+            kernel = matched_filter(
+                [spectra(fixed.astype(np.float32), fixed.astype(np.float32))], min(size, 1024)
+            )
+            place = Neighbours(equations, on_gpu, {1: kernel, 2: kernel})
+            laps = []
+            for _ in range(6):
+                began = time.perf_counter()
+                a = place.prepare(fixed)
+                if on_gpu:
+                    equations.kernels.queue.finish()
+                ready = time.perf_counter()
+                b = place.prepare(moving)
+                middle = time.perf_counter()
+                found = [place.register(a, b, PairResult(0, k), translation(1, -1)) for k in (1, 2)]
+                laps.append((ready - began, time.perf_counter() - middle))
+            made, both = np.median(laps[1:], axis=0) * 1e3
+            rest = displacement(found[0].matrix, fixed.shape) - displacement(m, fixed.shape)
+            print(
+                f"{size:6d}: prepare {made:7.1f} ms, two pairs {both:7.1f} ms, "
+                f"together {made + both:7.1f} ms, error {np.abs(rest).max():.4f} px",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""Pairs of slices: a known affine comes back, on the device and on the host."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from amst_hpc.opencl.gauss_newton import DeviceEquations
+from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
+from amst_hpc.registration.neighbours import Neighbours, first_shift, seen, small_affine
+from amst_hpc.registration.normal_equations import HostEquations
+from amst_hpc.transform import compose, displacement, invert, translation
+
+SHAPE = (260, 300)
+TURN = small_affine(np.array([1.5, 0.8, -0.6, -1.2, 0.4, 0.7]), SHAPE)
+
+
+def tissue(seed, shape=(360, 400)):
+    rng = np.random.default_rng(seed)
+    layers = [ndimage.gaussian_filter(rng.normal(size=shape), s) * s for s in (1.5, 3, 8)]
+    return sum(layers) / np.std(sum(layers)) * 30 + 128
+
+
+def cut(source, m, noise, seed=0):
+    """`source` moved so that its middle at p is the image at m p."""
+    back = invert(m)
+    shift = back[::-1, 2] + 50
+    image = ndimage.affine_transform(source, back[::-1, 1::-1], shift, SHAPE, order=3)
+    image += np.random.default_rng(seed).normal(size=SHAPE) * noise
+    return np.clip(np.rint(image), 1, 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def device(kernels):
+    return DeviceEquations(kernels)
+
+
+@pytest.fixture(params=["device", "host"])
+def neighbours(request, device):
+    equations = device if request.param == "device" else HostEquations()
+    return Neighbours(equations, False, {1: gaussian(1.0)})
+
+
+def error(found, true):
+    return np.abs(displacement(found, SHAPE) - displacement(true, SHAPE)).max()
+
+
+@pytest.mark.parametrize("start", [translation(0, 0), None])
+def test_a_known_affine_comes_back(neighbours, start):
+    source = tissue(1)
+    fixed, moving = cut(source, np.eye(2, 3), 3, 1), cut(source, TURN, 3, 2)
+    a, b = neighbours.prepare(fixed), neighbours.prepare(moving)
+    found = neighbours.register(a, b, PairResult(4, 1), start)
+    assert (found.z, found.k, found.reason) == (4, 1, "")
+    assert error(found.matrix, TURN) < 0.03
+    assert found.overlap > 0.9
+
+
+def test_device_and_host_agree(device):
+    source = tissue(2)
+    images = cut(source, np.eye(2, 3), 3, 1), cut(source, TURN, 3, 2)
+    found = []
+    for equations in (device, HostEquations()):
+        place = Neighbours(equations, False, {1: gaussian(1.0)})
+        a, b = map(place.prepare, images)
+        found.append(place.register(a, b, PairResult(0, 1), None))
+    assert error(found[0].matrix, found[1].matrix) < 0.005
+    assert found[0].tissue == pytest.approx(found[1].tissue, abs=1e-3)
+
+
+def test_gain_and_bias_do_not_matter(neighbours):
+    source = tissue(3)
+    fixed, moving = cut(source, np.eye(2, 3), 2), cut(source * 0.7 + 30, TURN, 2)
+    found = neighbours.register(*map(neighbours.prepare, (fixed, moving)), PairResult(0, 1), None)
+    assert error(found.matrix, TURN) < 0.03
+
+
+def test_a_far_shift_is_found(neighbours):
+    source, far = tissue(4), translation(33, -21)
+    fixed, moving = cut(source, np.eye(2, 3), 3), cut(source, far, 3)
+    a, b = map(neighbours.prepare, (fixed, moving))
+    assert np.abs(first_shift(a, b) - far).max() < 1.5
+    assert error(neighbours.register(a, b, PairResult(0, 1), None).matrix, far) < 0.03
+
+
+def test_a_slice_that_ends_early_counts_where_it_is(neighbours):
+    source = tissue(5)
+    fixed, moving = cut(source, np.eye(2, 3), 3), cut(source, TURN, 3)
+    moving[150:] = 0
+    assert seen(moving) is not None
+    assert seen(fixed) is None
+    found = neighbours.register(*map(neighbours.prepare, (fixed, moving)), PairResult(0, 1), None)
+    assert error(found.matrix, TURN) < 0.15
+    assert 0.4 < found.overlap < 0.6
+
+
+def test_other_tissue_is_refused(neighbours):
+    fixed, moving = cut(tissue(6), np.eye(2, 3), 3), cut(tissue(7), np.eye(2, 3), 3)
+    start = translation(0, 0)
+    pair = map(neighbours.prepare, (fixed, moving))
+    found = neighbours.register(*pair, PairResult(0, 1), start)
+    assert found.matrix is None or found.correlation < 0.15
+
+
+def test_a_separable_sum_is_the_filter(device):
+    """What a GPU does with the windows is what the host does with the transfer function."""
+    source = tissue(8)
+    image, other = cut(source, np.eye(2, 3), 6, 1), cut(source, np.eye(2, 3), 6, 2)
+    kernel = matched_filter([spectra(image.astype(np.float32), other.astype(np.float32))], 260)
+    there = device.filter(image, kernel.terms()).get()[24:-24, 24:-24]
+    here = prepare(image, None, kernel)[24:-24, 24:-24]
+    assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.999
+
+
+def test_the_filter_leaves_out_what_is_not_shared():
+    source = tissue(9)
+    pair = [cut(source, np.eye(2, 3), 20, seed).astype(np.float32) for seed in (1, 2)]
+    gain = matched_filter([spectra(*pair)], 260).gain
+    assert gain[40:].max() < 0.05
+    noise = [np.random.default_rng(s).normal(size=SHAPE).astype(np.float32) for s in (1, 2)]
+    np.testing.assert_array_equal(matched_filter([spectra(*noise)], 260).gain, gaussian(1.0).gain)
+
+
+def test_the_inverse_undoes():
+    np.testing.assert_allclose(compose(TURN, invert(TURN)), np.eye(2, 3), atol=1e-12)

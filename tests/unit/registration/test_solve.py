@@ -1,0 +1,115 @@
+"""The whole stack at once: steadier than its templates, held by the pre-alignment, robust."""
+
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.neighbours import small_affine
+from amst_hpc.registration.solve import solve
+from amst_hpc.slice_result import SliceResult
+from amst_hpc.transform import compose, displacement, invert, translation
+
+SHAPE = (600, 800)
+
+
+def stack(n, pair_error=0.01, reach=2, seed=1):
+    """True transforms, and what templates, pairs and a pre-alignment say of them."""
+    rng = np.random.default_rng(seed)
+    true = [small_affine(rng.normal(size=6) * [3, 0.5, 0.5, 3, 0.5, 0.5], SHAPE) for _ in range(n)]
+
+    def off(m, size):
+        return compose(m, small_affine(rng.normal(size=6) * size, SHAPE))
+
+    results = [SliceResult(z, status="affine", transform=off(m, 0.3)) for z, m in enumerate(true)]
+    pairs = [
+        PairResult(z, k, off(compose(true[z + k], invert(true[z])), k * pair_error),
+                   pair_error / 5, 0.6, 0.95)
+        for k in range(1, reach + 1) for z in range(n - k)
+    ]  # fmt: skip
+    pairs += [
+        PairResult(z, 0, compose(m, translation(*rng.normal(size=2))), 0.0, 1.0, 0.9)
+        for z, m in enumerate(true)
+    ]
+    return true, results, pairs
+
+
+def wobble(true, results):
+    """Mean change of the corner error from slice to slice, px."""
+    errors = [
+        displacement(compose(invert(m), r.transform), SHAPE)
+        for m, r in zip(true, results, strict=True)
+    ]
+    return float(np.hypot(*np.moveaxis(np.diff(errors, axis=0), -1, 0)).mean())
+
+
+def test_pairs_take_the_wobble_out():
+    true, results, pairs = stack(60)
+    solved = solve(results, pairs, SHAPE)
+    assert wobble(true, solved) < 0.25 * wobble(true, results)
+    assert all(s.pairs >= 2 and s.correction > 0 for s in solved)
+    assert [s.status for s in solved] == ["affine"] * 60
+
+
+def test_the_stack_does_not_drift():
+    true, results, pairs = stack(200)
+    solved = solve(results, pairs, SHAPE)
+    errors = [
+        np.abs(displacement(compose(invert(m), s.transform), SHAPE)).max()
+        for m, s in zip(true, solved, strict=True)
+    ]
+    assert max(errors) < 1.0
+
+
+def test_without_pairs_nothing_changes():
+    _, results, _ = stack(5)
+    assert solve(results, [], SHAPE) == results
+
+
+def test_wrong_pairs_do_not_count():
+    true, results, pairs = stack(60)
+    wrong = [replace(p, matrix=compose(p.matrix, translation(7, -9))) if p.k and p.z in (20, 41)
+             else p for p in pairs]  # fmt: skip
+    assert wobble(true, solve(results, wrong, SHAPE)) < 1.5 * wobble(
+        true, solve(results, pairs, SHAPE)
+    )
+
+
+def test_a_wrong_template_is_corrected_by_its_neighbours():
+    true, results, pairs = stack(40)
+    results[17] = replace(results[17], transform=compose(results[17].transform, translation(6, 4)))
+    results[30] = replace(results[30], status="interpolated", transform=translation(0, 0))
+    solved = solve(results, pairs, SHAPE)
+    for z in (17, 30):
+        rest = displacement(compose(invert(true[z]), solved[z].transform), SHAPE)
+        usual = displacement(compose(invert(true[z - 1]), solved[z - 1].transform), SHAPE)
+        assert np.abs(rest - usual).max() < 0.3
+    assert (solved[17].status, solved[30].status) == ("affine", "neighbours")
+
+
+def test_black_slices_stay_black_and_their_neighbours_are_bridged():
+    true, results, pairs = stack(40)
+    results[12] = replace(results[12], status="blank", transform=None, blank=True)
+    pairs = [p for p in pairs if 12 not in (p.z, p.z + p.k)]
+    solved = solve(results, pairs, SHAPE)
+    assert solved[12] is results[12]
+    rest = [displacement(compose(invert(true[z]), solved[z].transform), SHAPE) for z in (11, 13)]
+    assert np.abs(rest[1] - rest[0]).max() < 0.3
+
+
+def test_a_short_period_follows_the_pre_alignment():
+    true, results, pairs = stack(60)
+    free, held = (solve(results, pairs, SHAPE, period) for period in (200, 4))
+    assert wobble(true, held) > 2 * wobble(true, free)
+
+
+@pytest.mark.slow
+def test_30000_slices_take_seconds():
+    _, results, pairs = stack(200)
+    many = [replace(results[z % 200], z=z) for z in range(30000)]
+    found = [replace(p, z=p.z + 200 * i) for i in range(150) for p in pairs]
+    began = time.monotonic()
+    solve(many, found, SHAPE)
+    assert time.monotonic() - began < 20
