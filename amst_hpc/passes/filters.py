@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, fit_to
+from amst_hpc.images.stack import SliceError, Stack, fit_to
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.coherence import (
@@ -37,17 +37,34 @@ def measure_filters(
     side = min(*inputs.shape, LARGEST)
     filters = {}
     for k in range(1, reach + 1):
-        last = inputs.depth - 1 - k
-        places = np.unique(np.linspace(0, max(last, 0), PLACES).astype(int))
-        mine = {
-            int(z): _spectra_at(inputs, int(z), k, equations)
-            for z in places[comm.rank :: comm.size]
-            if z <= last
-        }
+        places = _places(inputs.depth, k)[comm.rank :: comm.size]
+        mine = {z: _spectra_at(inputs, z, k, equations) for z in places}
         found = {z: pair for part in comm.allgather(mine) for z, pair in part.items() if pair}
         pairs = [found[z] for z in sorted(found)]
         filters[k] = matched_filter(pairs, side) if pairs else gaussian(1.0)
     return filters
+
+
+def lacking(inputs: Inputs, reach: int) -> list[str]:
+    """The slices that the filters would be measured on, but that cannot be read now."""
+    wanted = {i for k in range(1, reach + 1) for z in _places(inputs.depth, k) for i in (z, z + k)}
+    return [inputs.raw.names[z] for z in sorted(wanted) if not _is_there(inputs.raw, z)]
+
+
+def _places(depth: int, k: int) -> list[int]:
+    """Where slices z and z + k are compared."""
+    last = depth - 1 - k
+    return [
+        int(z) for z in np.unique(np.linspace(0, max(last, 0), PLACES).astype(int)) if z <= last
+    ]
+
+
+def _is_there(raw: Stack, z: int) -> bool:
+    try:
+        raw.header(z)
+    except SliceError:
+        return False
+    return True
 
 
 def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -27,7 +28,7 @@ from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
-from amst_hpc.passes.filters import measure_filters
+from amst_hpc.passes.filters import lacking, measure_filters
 from amst_hpc.registration.neighbours import Equations, Neighbours, Prepared
 from amst_hpc.registration.normal_equations import HostEquations
 from amst_hpc.registration.template import is_blank
@@ -58,6 +59,11 @@ class PairWork:
         steps = range(self.settings.reach + 1)
         return [(z, k) for z in self.inputs.select if z in good for k in steps if z + k in good]
 
+    @cached_property
+    def lacking(self) -> list[str]:
+        """See `filters.lacking`."""
+        return lacking(self.inputs, self.settings.reach)
+
     def start(self, place: Place) -> Matrix | None:
         """Where the search begins; None: nothing is known."""
         z, k = place
@@ -74,11 +80,12 @@ class PairWork:
         )
 
     def key(self, place: Place) -> str:
-        """Changes when the slices of the pair are registered otherwise."""
+        """Changes when its slices are registered otherwise, or the filters lack other slices."""
         z, k = place
         start = self.start(place)
         digest = hashlib.sha256(b"none" if start is None else np.float64(start).tobytes())
-        digest.update("\n".join([] if k else self.results[z].missed).encode())
+        missed = self.lacking if k else self.results[z].missed
+        digest.update("\n".join(missed).encode())
         return digest.hexdigest()[:16]
 
     def split(

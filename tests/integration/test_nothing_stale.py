@@ -375,8 +375,8 @@ def test_an_unreadable_raw_slice_that_is_back_is_registered(own, alone, lose, tm
     if format_ == "bdv":
         same(out, alone(0))
         assert len(registrations(tmp_path / "out.amst")) == DEPTH
-        pairs = [(r["z"], r["k"]) for r in journal(tmp_path / "out.amst", "pair")]
-        assert len(set(pairs)) == len(pairs) == 3 * DEPTH - 3, "no pair was registered twice"
+        own_pairs = [r["z"] for r in journal(tmp_path / "out.amst", "pair") if r["k"] == 0]
+        assert sorted(own_pairs) == [*range(DEPTH)], "the filter has no part in these"
     else:
         np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
 
