@@ -25,6 +25,7 @@ STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
 
 MEANINGS = {
     "affine": "registered in full",
+    "neighbours": "placed by its raw neighbours",
     "translation": "shifted by whole pixels only",
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",

@@ -292,8 +292,12 @@ def test_a_tiff_slice_is_there_until_the_new_one_is(stacks, alone, tmp_path, mon
     finished(call(*command))
     kept = slice(2, 10) if change == "range" else slice(None)
     assert sorted(path.name for path in out.iterdir()) == names[kept]
-    wanted = read_cells(alone(1 if change == "--overwrite" else 0))
-    np.testing.assert_array_equal(pixels(out), wanted[kept])
+    if change == "range":  # solved by itself, without the slices around it
+        finished(call(*tif(stack, tmp_path / "fresh", "--range", "2:10")))
+        wanted = pixels(tmp_path / "fresh")
+    else:
+        wanted = read_cells(alone(1 if change == "--overwrite" else 0))
+    np.testing.assert_array_equal(pixels(out), wanted)
     assert not (tmp_path / "out.amst" / "former.json").exists()
 
 
