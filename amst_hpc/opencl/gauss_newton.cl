@@ -78,7 +78,7 @@ void normal_equations(global const float *fixed, global const float *moving, int
     }
 }
 
-kernel void add_scaled(global float *sum, global const float *term, float factor, uint size) {
+kernel void add_scaled(global float *sum, global const float *term, float factor, int first, uint size) {
     uint p = get_global_id(0);
-    if (p < size) sum[p] += factor * term[p];
+    if (p < size) sum[p] = (first ? 0 : sum[p]) + factor * term[p];
 }

@@ -41,13 +41,12 @@ class DeviceEquations:
         """Sum of separable filters of a slice: (factor, half window of both axes) each."""
         uploaded = self.kernels.upload(image)
         total = self.kernels.empty(image.shape, np.float32)
-        total.fill(0)
         size = np.uint32(image.size)
-        for factor, taps in terms:
+        for i, (factor, taps) in enumerate(terms):
             part = self.kernels.convolve(uploaded, taps)
             self.programs["add_scaled"](
                 self.kernels.queue, (-(-image.size // 64) * 64,), (64,),
-                total.data, part.data, np.float32(factor), size,
+                total.data, part.data, np.float32(factor), np.int32(i == 0), size,
             )  # fmt: skip
         return total
 
