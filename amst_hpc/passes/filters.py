@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack, fit_to
 from amst_hpc.pair_result import PairResult
@@ -22,7 +23,7 @@ from amst_hpc.registration.coherence import (
     matched_filter,
     spectra,
 )
-from amst_hpc.registration.neighbours import Equations, Neighbours, seen
+from amst_hpc.registration.neighbours import Equations, Neighbours, seen, working_factor
 from amst_hpc.registration.template import is_blank
 from amst_hpc.transform import Image
 
@@ -34,7 +35,7 @@ def measure_filters(
     inputs: Inputs, reach: int, comm: Communicator, equations: Equations
 ) -> dict[int, RadialFilter]:
     """The filter for each distance of two slices, 1 to `reach`; collective."""
-    side = min(*inputs.shape, LARGEST)
+    side = min(*(n // working_factor(inputs.shape) for n in inputs.shape), LARGEST)
     filters = {}
     for k in range(1, reach + 1):
         places = _places(inputs.depth, k)[comm.rank :: comm.size]
@@ -70,7 +71,9 @@ def _is_there(raw: Stack, z: int) -> bool:
 def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
     """See `coherence.spectra`; None where two slices tell nothing."""
     try:
-        fixed, moving = (_middle(_fitted(inputs, i)) for i in (z, z + k))
+        fixed, moving = (
+            _middle(_fitted(inputs, i), working_factor(inputs.shape)) for i in (z, z + k)
+        )
     except SliceError:
         return None
     partial = any(is_blank(image) or seen(image) is not None for image in (fixed, moving))
@@ -92,6 +95,11 @@ def _fitted(inputs: Inputs, z: int) -> Image:
     return fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])[0]
 
 
-def _middle(image: Image) -> Image:
-    y, x = (max(0, (n - LARGEST) // 2 - MARGIN) for n in image.shape)
-    return image[y : image.shape[0] - y, x : image.shape[1] - x]
+def _middle(image: Image, factor: int) -> Image:
+    """As `Neighbours.prepare` makes it small, but no more of it than the spectra need."""
+    y, x = (max(0, (n - LARGEST * factor) // 2 - MARGIN * factor) for n in image.shape)
+    middle = image[y : image.shape[0] - y, x : image.shape[1] - x]
+    finer = 255 if image.dtype == np.uint8 and factor > 1 else 1
+    return (
+        middle if factor == 1 else np.rint(average_down(middle, factor) * finer).astype(np.uint16)
+    )

@@ -2,8 +2,8 @@
 
 The residual `F(p) - (gain * R(M p) + bias)` over all pixels, with the mean of the gradients of both
 images (ESM: Benhimane and Malis, IROS 2004) and weights that leave out what does not fit. First on
-slices averaged down and smoothed by 1 px, then at full size with the filter of `coherence`. What is
-left between both slices is motion of the tissue that no affine follows. Its size in the modes next
+slices averaged down and smoothed by 1 px, then as they are (up to some 2000 px
+wide) with the filter of `coherence`. What is left between both slices is motion of the tissue that no affine follows. Its size in the modes next
 to the affine ones (second order in x and y) tells the error of the affine ones themselves: five
 times as much, on all stacks tried.
 """
@@ -25,6 +25,7 @@ from amst_hpc.registration.correlation import cross_correlation
 from amst_hpc.registration.normal_equations import TILE, UPPER, across
 from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
 
+FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
 COARSE_SIDE = 512  # px of the shorter side of the slice averaged down
 SMALLEST_SIDE = 64
 STEPS, FINE_STEPS = 8, 12
@@ -56,13 +57,15 @@ class Equations(Protocol):
 @dataclass(frozen=True)
 class Prepared:
     """A slice ready for its pairs: `coarse` from the smallest scale on, (factor, image) each; the
-    full size by the distance k it is for. small : averaged down, for `first_shift`.
+    finest by the distance k it is for. small : averaged down by `factor`, for `first_shift`.
+    scale : factor by which the slice was averaged down before all that.
     """
 
     coarse: Sequence[tuple[int, Any]]
     full: Mapping[int, Any]
     small: FloatImage
     factor: int
+    scale: int
 
 
 @dataclass
@@ -88,6 +91,9 @@ class Neighbours:
 
     def prepare(self, image: Image, coarse_alone: bool = False) -> Prepared:
         """Filter a slice, (y, x) uint8 or uint16, at all scales."""
+        scale = working_factor(image.shape)
+        if scale > 1:
+            image = self._averaged(image, scale)
         mask = seen(image)
         factor = max(1, round(min(image.shape) / COARSE_SIDE))
         coarse = []
@@ -103,7 +109,12 @@ class Neighbours:
                 coarse.append((factor * more, self.equations.keep(coefficients)))
         filters = {} if coarse_alone else self.filters
         full = {k: self._full(image, mask, kernel) for k, kernel in filters.items()}
-        return Prepared(coarse, full, average_down(small, 1), factor)
+        return Prepared(coarse, full, average_down(small, 1), factor, scale)
+
+    def _averaged(self, image: Image, factor: int) -> Image:
+        """Averaged down, in uint16 so that nothing is lost by rounding."""
+        finer = 255 if image.dtype == np.uint8 else 1
+        return np.rint(self.equations.average_down(image, factor) * finer).astype(np.uint16)
 
     def _full(self, image: Image, mask: NDArray[np.bool_] | None, kernel: RadialFilter) -> Any:
         if self.on_gpu and mask is None:
@@ -130,7 +141,7 @@ class Neighbours:
     def _from(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix
     ) -> PairResult:
-        fit = Fit(start)
+        fit = Fit(_scaled(start, 1 / fixed.scale))
         shape = (1, 1)
         for (factor, a), (_, b) in zip(fixed.coarse, moving.coarse, strict=True):
             shape = a.shape
@@ -148,8 +159,8 @@ class Neighbours:
             return replace(pair, reason=reason)
         return replace(
             pair,
-            matrix=fit.matrix,
-            tissue=_tissue(fit.sums, self._tiles(shape), shape),
+            matrix=_scaled(fit.matrix, fixed.scale),
+            tissue=_tissue(fit.sums, self._tiles(shape), shape) * fixed.scale,
             correlation=fit.correlation,
             overlap=fit.points / (shape[0] * shape[1]),
         )
@@ -243,7 +254,13 @@ def first_shift(fixed: Prepared, moving: Prepared) -> Matrix:
     small = min(fixed.small.shape)
     more = max(1, small // 256)
     y, x = cross_correlation(average_down(fixed.small, more), average_down(moving.small, more))
-    return translation(x * more * fixed.factor, y * more * fixed.factor)
+    px = more * fixed.factor * fixed.scale
+    return translation(x * px, y * px)
+
+
+def working_factor(shape: Sequence[int]) -> int:
+    """By how much slices of this (y, x) size are averaged down before they are compared."""
+    return max(1, min(shape) // FINE_SIDE)
 
 
 def seen(image: Image) -> NDArray[np.bool_] | None:

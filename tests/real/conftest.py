@@ -1,5 +1,7 @@
 """The real volumes, displaced by known transforms."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +24,19 @@ def lucchi_dev(make_ground_truth: MakeGroundTruth) -> Path:
     """64 slices of 512x512 with noise, curtains, two blank slices and a partial one."""
     options = "--nz 64 --z0 8 --fov 512 512 --seed 12 --artefacts full"
     return make_ground_truth("lucchi_dev", LUCCHI, options)
+
+
+@pytest.fixture(scope="session")
+def mosaic_dev(
+    make_ground_truth: MakeGroundTruth, shared: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """96 slices of 600x800: tiles of both FIB-25 volumes."""
+    volume = tmp_path_factory.mktemp("mosaic") / "mosaic.tif"
+    sources = [str(shared / "data" / name) for name in (FIB25, FIB25.replace("250x", "2_250x", 1))]
+    tool = str(shared / "tools" / "make_mosaic.py")
+    subprocess.run([sys.executable, tool, str(volume), *sources], check=True)
+    options = "--nz 96 --z0 8 --fov 600 800 --seed 31"
+    return make_ground_truth("mosaic_dev", str(volume), options)
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ from scipy import ndimage
 
 from amst_hpc.opencl.gauss_newton import DeviceEquations
 from amst_hpc.pair_result import PairResult
+from amst_hpc.registration import neighbours as numerics
 from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
 from amst_hpc.registration.neighbours import Neighbours, first_shift, seen, small_affine
 from amst_hpc.registration.normal_equations import HostEquations
@@ -54,6 +55,16 @@ def test_a_known_affine_comes_back(neighbours, start):
     assert (found.z, found.k, found.reason) == (4, 1, "")
     assert error(found.matrix, TURN) < 0.03
     assert found.overlap > 0.9
+
+
+def test_large_slices_are_averaged_down(neighbours, monkeypatch):
+    monkeypatch.setattr(numerics, "FINE_SIDE", 128)
+    source = tissue(10)
+    fixed, moving = cut(source, np.eye(2, 3), 3), cut(source, TURN, 3)
+    a, b = map(neighbours.prepare, (fixed, moving))
+    assert a.full[1].shape == (130, 150)
+    for start in (translation(1, -1), None):
+        assert error(neighbours.register(a, b, PairResult(0, 1), start).matrix, TURN) < 0.06
 
 
 def test_device_and_host_agree(device):
