@@ -15,25 +15,26 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.averaging import average_down
 from amst_hpc.opencl.devices import prepare
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import matched_filter, spectra
-from amst_hpc.registration.neighbours import Neighbours, small_affine
+from amst_hpc.registration.neighbours import Neighbours, small_affine, working_factor
 from amst_hpc.registration.normal_equations import HostEquations
 from amst_hpc.transform import displacement, invert, translation
 
 
-def scene(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Two slices of the same tissue, the second moved by a known affine, with noise."""
+def scene(size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """A slice twice, once more moved by a known affine, each with its own noise; the affine."""
     rng = np.random.default_rng(1)
     tissue = sum(ndimage.gaussian_filter(rng.normal(size=(size, size)), s) * s for s in (1.5, 4))
     tissue = tissue / tissue.std() * 30 + 128
     m = small_affine(np.array([1.2, 0.6, -0.5, -0.8, 0.4, 0.5]), tissue.shape)
     back = invert(m)
     moved = ndimage.affine_transform(tissue, back[::-1, 1::-1], back[::-1, 2], order=5)
-    noisy = [a + rng.normal(size=a.shape) * 6 for a in (tissue, moved)]
-    fixed, moving = (np.clip(np.rint(a), 1, 255).astype(np.uint8) for a in noisy)
-    return fixed, moving, m
+    noisy = [a + rng.normal(size=a.shape) * 6 for a in (tissue, tissue, moved)]
+    fixed, again, moving = (np.clip(np.rint(a), 1, 255).astype(np.uint8) for a in noisy)
+    return fixed, again, moving, m
 
 
 def main() -> None:
@@ -50,10 +51,10 @@ def main() -> None:
         equations, on_gpu = opened or (HostEquations(), False)
         print("on a GPU" if on_gpu else "on the CPU", flush=True)
         for size in asked.sizes:
-            fixed, moving, m = scene(size)
-            kernel = matched_filter(
-                [spectra(fixed.astype(np.float32), fixed.astype(np.float32))], min(size, 1024)
-            )
+            fixed, again, moving, m = scene(size)
+            factor = working_factor(fixed.shape)
+            seen_small = [average_down(image, factor) for image in (fixed, again)]
+            kernel = matched_filter([spectra(*seen_small)], min(size // factor, 1024))
             place = Neighbours(equations, on_gpu, {1: kernel, 2: kernel})
             laps = []
             for _ in range(6):

@@ -2,10 +2,10 @@
 
 The residual `F(p) - (gain * R(M p) + bias)` over all pixels, with the mean of the gradients of both
 images (ESM: Benhimane and Malis, IROS 2004) and weights that leave out what does not fit. First on
-slices averaged down and smoothed by 1 px, then as they are (up to some 2000 px
-wide) with the filter of `coherence`. What is left between both slices is motion of the tissue that no affine follows. Its size in the modes next
-to the affine ones (second order in x and y) tells the error of the affine ones themselves: five
-times as much, on all stacks tried.
+slices averaged down and smoothed by 1 px, then as they are (up to some 2000 px wide, larger ones
+averaged down) with the filter of `coherence`. What is left between both slices is motion of the
+tissue that no affine follows. Its size in the modes next to the affine ones (second order in x and
+y) tells the error of the affine ones themselves: five times as much, on all stacks tried.
 """
 
 from __future__ import annotations
