@@ -54,7 +54,7 @@ def main() -> None:
             fixed, again, moving, m = scene(size)
             factor = working_factor(fixed.shape)
             seen_small = [average_down(image, factor) for image in (fixed, again)]
-            kernel = matched_filter([spectra(*seen_small)], min(size // factor, 1024))
+            kernel = matched_filter([spectra(*seen_small)], min(size // factor, 1024), factor > 1)
             place = Neighbours(equations, on_gpu, {1: kernel, 2: kernel})
             laps = []
             for _ in range(6):

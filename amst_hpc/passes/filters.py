@@ -35,14 +35,15 @@ def measure_filters(
     inputs: Inputs, reach: int, comm: Communicator, equations: Equations
 ) -> dict[int, RadialFilter]:
     """The filter for each distance of two slices, 1 to `reach`; collective."""
-    side = min(*(n // working_factor(inputs.shape) for n in inputs.shape), LARGEST)
+    factor = working_factor(inputs.shape)
+    side = min(*(n // factor for n in inputs.shape), LARGEST)
     filters = {}
     for k in range(1, reach + 1):
         places = _places(inputs.depth, k)[comm.rank :: comm.size]
         mine = {z: _spectra_at(inputs, z, k, equations) for z in places}
         found = {z: pair for part in comm.allgather(mine) for z, pair in part.items() if pair}
         pairs = [found[z] for z in sorted(found)]
-        filters[k] = matched_filter(pairs, side) if pairs else gaussian(1.0)
+        filters[k] = matched_filter(pairs, side, factor > 1) if pairs else gaussian(1.0)
     return filters
 
 

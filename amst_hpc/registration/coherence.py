@@ -21,6 +21,7 @@ from amst_hpc.transform import FloatImage, Image
 RINGS = 64
 LARGEST = 1024
 RADIUS = 20
+ALIASED = 0.25  # cycles per px
 SMALL_TERM = 1e-3
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
 Floats = NDArray[np.float64]
@@ -77,15 +78,19 @@ def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
     return (aa + bb) / 2 / count, coherence - CHANCE / count
 
 
-def matched_filter(pairs: Sequence[tuple[Floats, Floats]], side: int) -> RadialFilter:
+def matched_filter(
+    pairs: Sequence[tuple[Floats, Floats]], side: int, averaged: bool = False
+) -> RadialFilter:
     """The filter for pairs of slices whose `spectra` are given; `side` : px of their windows.
 
-    Smoothing by 1 px where they have nothing in common.
+    averaged : the slices were averaged down; what is finer than 4 px may be aliased then. Smoothing by 1 px where they have nothing in common.
     """
     power = np.median([p for p, _ in pairs], axis=0)
     coherence = ndimage.gaussian_filter1d(np.median([c for _, c in pairs], axis=0), 1.0)
     count = np.maximum(np.pi * (2 * FREQUENCIES * side / 2) * side / (2 * RINGS), 1)
     known = coherence > 2 * CHANCE / count
+    if averaged:
+        known &= FREQUENCIES < ALIASED
     if not known.any():
         return gaussian(1.0)
     shared = np.where(known, np.clip(coherence, 0, 0.999), 0)
