@@ -83,7 +83,8 @@ def matched_filter(
 ) -> RadialFilter:
     """The filter for pairs of slices whose `spectra` are given; `side` : px of their windows.
 
-    averaged : the slices were averaged down; what is finer than 4 px may be aliased then. Smoothing by 1 px where they have nothing in common.
+    averaged : the slices were averaged down; what is finer than 4 px may be aliased then.
+    Smoothing by 1 px where they have nothing in common.
     """
     power = np.median([p for p, _ in pairs], axis=0)
     coherence = ndimage.gaussian_filter1d(np.median([c for _, c in pairs], axis=0), 1.0)
