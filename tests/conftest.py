@@ -110,7 +110,7 @@ def opencl_ready(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the drivers' compilers
         opencl.prepare(tmp_path_factory.mktemp("opencl"), 2)
-        opencl.find_devices()  # imports pyopencl
+        opencl.open_device("cpu", 0)  # pyopencl opens its cache with the first kernel
         yield
     os.environ.clear()
     os.environ.update(before)
