@@ -18,6 +18,7 @@ from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
+from amst_hpc.transform import Image, Matrix
 
 PREVIEW_SLICES = 200
 PREVIEW_SIZE = 1024  # px
@@ -59,6 +60,10 @@ class Inputs:
     def slice_bytes(self) -> int:
         """Of a slice of the output, full size."""
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+
+    def read_fitted(self, z: int) -> tuple[Image, Matrix]:
+        """Raw slice z brought to `shape`, and the transform: see `fit_to`. Raises `SliceError`."""
+        return fit_to(self.raw.read(z), self.shape, self.raw.names[z])
 
 
 def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:

@@ -19,6 +19,9 @@ from amst_hpc.transform import FloatImage, Image, Matrix
 
 TILE = 64
 SUMS = 48
+MARGIN = 4  # px at the border that do not count
+Photometry = tuple[float, float, float]
+Tiles = NDArray[np.int32]
 
 
 class DeviceEquations:
@@ -57,12 +60,7 @@ class DeviceEquations:
         return small
 
     def sums(
-        self,
-        pair: tuple[Any, Any],
-        matrix: Matrix,
-        photometry: tuple[float, float, float],
-        margin: int,
-        tiles: NDArray[np.int32],
+        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
     ) -> NDArray[np.float64]:
         """See `registration.normal_equations.sums`."""
         fixed, moving = pair
@@ -71,13 +69,12 @@ class DeviceEquations:
         if key not in self.tiles:
             self.tiles[key] = self.kernels.upload(tiles)
         out = self.kernels.empty((len(tiles), SUMS), np.float32)
-        m = np.zeros(8, np.float32)
-        m[:6] = matrix.ravel()
-        p = np.array([*photometry, 0], np.float32)
+        numbers = np.array([*m.ravel(), 0, 0], np.float32)
+        p = np.array([*light, 0], np.float32)
         self.programs["normal_equations"](
             self.kernels.queue, (len(tiles) * TILE,), (TILE,),
-            fixed.data, moving.data, np.int32(width), np.int32(height), np.int32(margin),
-            self.tiles[key].data, m, p, out.data,
+            fixed.data, moving.data, np.int32(width), np.int32(height), np.int32(MARGIN),
+            self.tiles[key].data, numbers, p, out.data,
         )  # fmt: skip
         found: NDArray[np.float32] = out.get()
         return found.astype(np.float64)

@@ -13,7 +13,7 @@ from scipy import ndimage
 
 from amst_hpc.averaging import average_down
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, Stack, fit_to
+from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.coherence import (
@@ -23,7 +23,7 @@ from amst_hpc.registration.coherence import (
     matched_filter,
     spectra,
 )
-from amst_hpc.registration.neighbours import Equations, Neighbours, seen, working_factor
+from amst_hpc.registration.neighbours import Equations, Neighbours, averaged, seen, working_factor
 from amst_hpc.registration.template import is_blank
 from amst_hpc.transform import Image
 
@@ -73,7 +73,7 @@ def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
     """See `coherence.spectra`; None where two slices tell nothing."""
     try:
         fixed, moving = (
-            _middle(_fitted(inputs, i), working_factor(inputs.shape)) for i in (z, z + k)
+            _middle(inputs.read_fitted(i)[0], working_factor(inputs.shape)) for i in (z, z + k)
         )
     except SliceError:
         return None
@@ -92,15 +92,7 @@ def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
     return spectra(floats, np.where(np.isfinite(moved), moved, floats.mean()))
 
 
-def _fitted(inputs: Inputs, z: int) -> Image:
-    return fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])[0]
-
-
 def _middle(image: Image, factor: int) -> Image:
     """As `Neighbours.prepare` makes it small, but no more of it than the spectra need."""
     y, x = (max(0, (n - LARGEST * factor) // 2 - MARGIN * factor) for n in image.shape)
-    middle = image[y : image.shape[0] - y, x : image.shape[1] - x]
-    finer = 255 if image.dtype == np.uint8 and factor > 1 else 1
-    return (
-        middle if factor == 1 else np.rint(average_down(middle, factor) * finer).astype(np.uint16)
-    )
+    return averaged(image[y : image.shape[0] - y, x : image.shape[1] - x], factor, average_down)

@@ -19,7 +19,7 @@ import numpy as np
 from amst_hpc.config import Neighbours as Settings
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, fit_to
+from amst_hpc.images.stack import SliceError
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.opencl.gauss_newton import open_equations
@@ -90,12 +90,13 @@ class PairWork:
 
     def split(
         self, journal: Mapping[Place, tuple[str, PairResult]]
-    ) -> tuple[dict[Place, PairResult], list[Place]]:
-        """The pairs that the journal holds, and those that it does not."""
+    ) -> tuple[dict[Place, PairResult], dict[Place, str]]:
+        """The pairs that the journal holds, and the keys of those that it does not."""
+        keys = {place: self.key(place) for place in self.places()}
         done = {
-            p: journal[p][1] for p in self.places() if p in journal and journal[p][0] == self.key(p)
+            p: journal[p][1] for p, key in keys.items() if p in journal and journal[p][0] == key
         }
-        return done, [p for p in self.places() if p not in done]
+        return done, {p: key for p, key in keys.items() if p not in done}
 
 
 def pair_slices(
@@ -110,7 +111,7 @@ def pair_slices(
     if not work.settings.enabled:
         return []
     work = replace(work, results=comm.bcast(work.results))
-    done, missing = work.split(attempt.paired()) if comm.rank == 0 else ({}, [])
+    done, missing = work.split(attempt.paired()) if comm.rank == 0 else ({}, {})
     missing = comm.bcast(missing)
     mine: list[PairResult] = []
     if missing:
@@ -123,7 +124,7 @@ def pair_slices(
             ProgressMeter("pairs", before + len(missing), before, comm.rank == 0) as meter,
         ):
             for found in pairer.share(wanted, stop):
-                record = found.to_record() | {"key": work.key((found.z, found.k))}
+                record = found.to_record() | {"key": missing[found.z, found.k]}
                 journal.write(record, durable=False)
                 mine.append(found)
                 tally.add(fell_back=found.matrix is None)
@@ -203,9 +204,8 @@ class Pairer:
     def _prepared(self, z: int) -> tuple[Prepared, Matrix]:
         """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
         if z not in self.hand:
-            inputs = self.work.inputs
             try:
-                image, offset = fit_to(inputs.raw.read(z), inputs.shape, inputs.raw.names[z])
+                image, offset = self.work.inputs.read_fitted(z)
             except SliceError as error:
                 reason = f"was registered, but cannot be read now: {error}"
                 raise OSError(errno.EIO, reason) from None

@@ -15,7 +15,7 @@ from pathlib import Path
 from amst_hpc.config import Config
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, fit_to
+from amst_hpc.images.stack import SliceError
 from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.job.journal import Journal, crashed_slices
 from amst_hpc.job.progress import ProgressMeter, StageTimer
@@ -199,7 +199,7 @@ class Registrar:
         """
         timer, result = StageTimer(), self.begin(z)
         try:
-            raw, offset = fit_to(self.inputs.raw.read(z), self.inputs.shape, result.file)
+            raw, offset = self.inputs.read_fitted(z)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
             return replace(

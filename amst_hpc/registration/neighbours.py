@@ -10,7 +10,7 @@ y) tells the error of the affine ones themselves: five times as much, on all sta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_down
+from amst_hpc.opencl.gauss_newton import TILE, Photometry, Tiles
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import RadialFilter, gaussian, prepare
 from amst_hpc.registration.correlation import cross_correlation
-from amst_hpc.registration.normal_equations import TILE, UPPER, across
+from amst_hpc.registration.normal_equations import UPPER, across
 from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
 
 FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
@@ -34,7 +35,6 @@ RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
 SAMPLE = 1 << 21  # px that a CPU looks at, at full size
 LEAST_OVERLAP = 0.2
 CHANCE = 0.05
-MARGIN = 4
 BLACK = 5  # px: a black area is at least so wide
 Floats = NDArray[np.float64]
 
@@ -44,14 +44,7 @@ class Equations(Protocol):
 
     def keep(self, coefficients: FloatImage) -> Any: ...
     def average_down(self, image: Image, factor: int) -> FloatImage: ...
-    def sums(
-        self,
-        pair: tuple[Any, Any],
-        matrix: Matrix,
-        photometry: tuple[float, float, float],
-        margin: int,
-        tiles: NDArray[np.int32],
-    ) -> Floats: ...
+    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -92,8 +85,7 @@ class Neighbours:
     def prepare(self, image: Image, coarse_alone: bool = False) -> Prepared:
         """Filter a slice, (y, x) uint8 or uint16, at all scales."""
         scale = working_factor(image.shape)
-        if scale > 1:
-            image = self._averaged(image, scale)
+        image = averaged(image, scale, self.equations.average_down)
         mask = seen(image)
         factor = max(1, round(min(image.shape) / COARSE_SIDE))
         coarse = []
@@ -111,11 +103,6 @@ class Neighbours:
         full = {k: self._full(image, mask, kernel) for k, kernel in filters.items()}
         return Prepared(coarse, full, average_down(small, 1), factor, scale)
 
-    def _averaged(self, image: Image, factor: int) -> Image:
-        """Averaged down, in uint16 so that nothing is lost by rounding."""
-        finer = 255 if image.dtype == np.uint8 else 1
-        return np.rint(self.equations.average_down(image, factor) * finer).astype(np.uint16)
-
     def _full(self, image: Image, mask: NDArray[np.bool_] | None, kernel: RadialFilter) -> Any:
         if self.on_gpu and mask is None:
             return self.equations.filter(image, kernel.terms())  # type: ignore[attr-defined]
@@ -128,15 +115,11 @@ class Neighbours:
 
         start : `raw_z(p)` is about `raw_{z+k}(start p)`; None: nothing is known.
         """
-        starts = [start] if start is not None else []
-        failed = replace(pair, reason="nothing to start from")
-        for begin in [*starts, None]:
-            first = begin if begin is not None else first_shift(fixed, moving)
-            found = self._from(fixed, moving, pair, first)
+        if start is not None:
+            found = self._from(fixed, moving, pair, start)
             if found.matrix is not None:
                 return found
-            failed = found
-        return failed
+        return self._from(fixed, moving, pair, first_shift(fixed, moving))
 
     def _from(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix
@@ -165,7 +148,7 @@ class Neighbours:
             overlap=fit.points / (shape[0] * shape[1]),
         )
 
-    def _tiles(self, shape: tuple[int, int]) -> NDArray[np.int32]:
+    def _tiles(self, shape: tuple[int, int]) -> Tiles:
         """Tiles that are looked at: all on a GPU, an even sample of a large slice on a CPU."""
         count = across(shape[1]) * across(shape[0])
         every = 1.0 if self.on_gpu else max(1.0, shape[0] * shape[1] / SAMPLE)
@@ -177,7 +160,7 @@ class Neighbours:
         tiles, scale = self._tiles(shape), 0.0
         for step in range(steps):
             photometry = (fit.gain, fit.bias, scale)
-            sums = self.equations.sums(both, fit.matrix, photometry, MARGIN, tiles)
+            sums = self.equations.sums(both, fit.matrix, photometry, tiles)
             total = sums.sum(axis=0)
             fit.points, fit.sums = total[45] * _part(tiles, shape), sums
             matrix = np.zeros((8, 8))
@@ -196,7 +179,7 @@ class Neighbours:
         return fit
 
 
-def _part(tiles: NDArray[np.int32], shape: tuple[int, int]) -> float:
+def _part(tiles: Tiles, shape: tuple[int, int]) -> float:
     return across(shape[1]) * across(shape[0]) / len(tiles)
 
 
@@ -210,7 +193,7 @@ def _fault(fit: Fit, shape: tuple[int, int]) -> str:
     return ""
 
 
-def _tissue(sums: Floats, tiles: NDArray[np.int32], shape: tuple[int, int]) -> float:
+def _tissue(sums: Floats, tiles: Tiles, shape: tuple[int, int]) -> float:
     """Size of the motion in the six modes of second order, px; 0 where too few tiles tell."""
     height, width = shape
     x = np.minimum(tiles % across(width) * TILE + TILE // 2, width - TILE // 4)
@@ -261,6 +244,14 @@ def first_shift(fixed: Prepared, moving: Prepared) -> Matrix:
 def working_factor(shape: Sequence[int]) -> int:
     """By how much slices of this (y, x) size are averaged down before they are compared."""
     return max(1, min(shape) // FINE_SIDE)
+
+
+def averaged(image: Image, factor: int, average: Callable[[Image, int], FloatImage]) -> Image:
+    """Averaged down by `average`, in uint16 so that nothing is lost by rounding."""
+    if factor == 1:
+        return image
+    finer = 255 if image.dtype == np.uint8 else 1
+    return np.rint(average(image, factor) * finer).astype(np.uint16)
 
 
 def seen(image: Image) -> NDArray[np.bool_] | None:

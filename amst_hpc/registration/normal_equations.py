@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.averaging import average_down
+from amst_hpc.opencl.gauss_newton import MARGIN, TILE, Photometry, Tiles
 from amst_hpc.transform import FloatImage, Image, Matrix
 
-TILE = 64
 UPPER = np.triu_indices(8)
 Floats = NDArray[np.float64]
+Images = tuple[FloatImage, FloatImage]
 
 
 def across(width: int) -> int:
@@ -32,22 +33,14 @@ class HostEquations:
         """See `averaging.average_down`."""
         return average_down(image, factor)
 
-    def sums(
-        self,
-        pair: tuple[FloatImage, FloatImage],
-        matrix: Matrix,
-        photometry: tuple[float, float, float],
-        margin: int,
-        tiles: NDArray[np.int32],
-    ) -> Floats:
+    def sums(self, pair: Images, m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
         """Sums of each tile, (n, 48).
 
         pair : cubic B-spline coefficients of the fixed and the moving image, NaN where a pixel does
-        not count. photometry : gain, bias and 1 / (residual that counts a quarter), 0: all count
-        alike. margin : px at the border that do not count, at least 1. tiles : numbers of tiles of
-        64 x 64 px, row by row.
+        not count. light : gain, bias and 1 / (residual that counts a quarter), 0: all count
+        alike. tiles : numbers of tiles of 64 x 64 px, row by row.
         """
-        return np.array([_tile(pair, matrix, photometry, margin, int(t)) for t in tiles])
+        return np.array([_tile(pair, m, light, int(t)) for t in tiles])
 
 
 def _basis(u: Floats) -> tuple[Floats, Floats]:
@@ -72,23 +65,17 @@ def _sample(c: FloatImage, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats
     return value, gx, gy
 
 
-def _tile(
-    pair: tuple[FloatImage, FloatImage],
-    m: Matrix,
-    photometry: tuple[float, float, float],
-    margin: int,
-    tile: int,
-) -> Floats:
+def _tile(pair: Images, m: Matrix, light: Photometry, tile: int) -> Floats:
     fixed, moving = pair
     height, width = fixed.shape
-    gain, bias, scale = photometry
+    gain, bias, scale = light
     top, left = tile // across(width) * TILE, tile % across(width) * TILE
-    ys = np.arange(max(top, margin), min(top + TILE, height - margin))
-    xs = np.arange(max(left, margin), min(left + TILE, width - margin))
+    ys = np.arange(max(top, MARGIN), min(top + TILE, height - MARGIN))
+    xs = np.arange(max(left, MARGIN), min(left + TILE, width - MARGIN))
     y, x = (a.ravel().astype(np.float64) for a in np.meshgrid(ys, xs, indexing="ij"))
     qx, qy = m @ np.array([x, y, np.ones_like(x)])
-    inside = (np.floor(qx) >= margin) & (np.floor(qx) < width - 1 - margin)
-    inside &= (np.floor(qy) >= margin) & (np.floor(qy) < height - 1 - margin)
+    inside = (np.floor(qx) >= MARGIN) & (np.floor(qx) < width - 1 - MARGIN)
+    inside &= (np.floor(qy) >= MARGIN) & (np.floor(qy) < height - 1 - MARGIN)
     x, y, qx, qy = x[inside], y[inside], qx[inside], qy[inside]
     f, fx, fy = _sample(fixed, x, y)
     r, rx, ry = _sample(moving, qx, qy)

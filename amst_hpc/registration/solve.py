@@ -119,8 +119,8 @@ def _measure(
     usual: Mapping[int, tuple[float, float]],
     shape: tuple[int, int],
 ) -> Measured:
-    a, b = (np.array([place[p.z + k] for p, k in zip(links, ks, strict=True)])
-            for ks in ([0] * len(links), [p.k for p in links]))  # fmt: skip
+    a = np.array([place[p.z] for p in links])
+    b = np.array([place[p.z + p.k] for p in links])
     modes = np.array([
         modes_of(compose(invert(now[j]), compose(p.matrix, now[i])), shape)
         for i, j, p in zip(a, b, links, strict=True) if p.matrix is not None
