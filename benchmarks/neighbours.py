@@ -19,8 +19,8 @@ from amst_hpc.averaging import average_down
 from amst_hpc.opencl.devices import prepare
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import matched_filter, spectra
+from amst_hpc.registration.equations import GpuEquations, HostEquations, open_equations
 from amst_hpc.registration.neighbours import Neighbours, small_affine, working_factor
-from amst_hpc.registration.normal_equations import HostEquations
 from amst_hpc.transform import displacement, invert, translation
 
 
@@ -45,23 +45,20 @@ def main() -> None:
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         prepare(Path(folder), 1)
-        from amst_hpc.opencl.gauss_newton import open_equations
-
-        opened = open_equations(asked.device, 0) if asked.device != "host" else None
-        equations, on_gpu = opened or (HostEquations(), False)
-        print("on a GPU" if on_gpu else "on the CPU", flush=True)
+        equations = HostEquations() if asked.device == "host" else open_equations(asked.device, 0)
+        print(type(equations).__name__, flush=True)
         for size in asked.sizes:
             fixed, again, moving, m = scene(size)
             factor = working_factor(fixed.shape)
             seen_small = [average_down(image, factor) for image in (fixed, again)]
             kernel = matched_filter([spectra(*seen_small)], min(size // factor, 1024), factor > 1)
-            place = Neighbours(equations, on_gpu, {1: kernel, 2: kernel})
+            place = Neighbours(equations, {1: kernel, 2: kernel})
             laps = []
             for _ in range(6):
                 began = time.perf_counter()
                 a = place.prepare(fixed)
-                if on_gpu:
-                    equations.kernels.queue.finish()
+                if isinstance(equations, GpuEquations):
+                    equations.memory.queue.finish()
                 ready = time.perf_counter()
                 b = place.prepare(moving)
                 middle = time.perf_counter()

@@ -1,84 +1,199 @@
-// Normal equations of the affine + gain + bias registration of two images, summed over tiles.
-//
-// Both images are cubic B-spline coefficients; NaN marks pixels that do not count. The fixed image
-// is looked at on its pixels, the moving one at M p; `margin` pixels at the border do not count. One work group per tile of TILE x TILE pixels,
-// a work item per column. Sums of a tile: the upper triangle of the 8x8 matrix (36), the right side
-// (8), weighted squares, count, squares of the residual, squares of the fixed image.
+// Gauss-Newton between two filtered slices; see gauss_newton.py. A filtered slice is kept as the
+// coefficients of its cubic B-spline; NaN marks pixels that do not count.
 
-#define TILE 64
-#define SUMS 48
+// Blocks averaged down, counted from `mean`.
+#define LOAD(T)                                                                                 \
+    kernel void load_##T(global const T *in, global float *out, int factor, int in_width,       \
+                         int width, int height, float mean) {                                   \
+        int x = get_global_id(0), y = get_global_id(1);                                         \
+        if (x >= width || y >= height) return;                                                  \
+        float sum = 0;                                                                          \
+        for (int j = 0; j < factor; j++)                                                        \
+            for (int i = 0; i < factor; i++)                                                    \
+                sum += in[((size_t)y * factor + j) * in_width + x * factor + i];                \
+        out[(size_t)y * width + x] = sum / (factor * factor) - mean;                            \
+    }
+LOAD(uchar)
+LOAD(ushort)
+LOAD(float)
 
-float4 spline(float u) {
+// 1 where any pixel of a block of factor x factor is.
+kernel void any_of(global const uchar *in, global uchar *out, int factor, int in_width, int width,
+                   int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x >= width || y >= height) return;
+    uchar found = 0;
+    for (int j = 0; j < factor; j++)
+        for (int i = 0; i < factor; i++)
+            found |= in[((size_t)y * factor + j) * in_width + x * factor + i];
+    out[(size_t)y * width + x] = found;
+}
+
+// 1 where a pixel is not black.
+kernel void light(global const float *in, global uchar *out, float black, int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x < width && y < height) out[(size_t)y * width + x] = in[(size_t)y * width + x] != black;
+}
+
+// 1 where any pixel within `radius` along one axis is, then turned if `turn`.
+kernel void spread(global const uchar *in, global uchar *out, int radius, int along_y, int turn,
+                   int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x >= width || y >= height) return;
+    int i = along_y ? y : x, last = (along_y ? height : width) - 1;
+    size_t stride = along_y ? width : 1, start = (size_t)y * width + x - i * stride;
+    uchar found = 0;
+    for (int k = max(i - radius, 0); k <= min(i + radius, last); k++) found |= in[start + k * stride];
+    out[(size_t)y * width + x] = turn ? !found : found;
+}
+
+kernel void put(global float *image, global const uchar *where, float value, int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x < width && y < height && where[(size_t)y * width + x]) image[(size_t)y * width + x] = value;
+}
+
+// A symmetric window along x; half of it in `taps`, from its middle.
+kernel void rows(global const float *in, global float *out, constant float *taps, int radius,
+                 int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x >= width || y >= height) return;
+    global const float *row = in + (size_t)y * width;
+    float sum = taps[0] * row[x];
+    if (x >= radius && x + radius < width)
+        for (int k = 1; k <= radius; k++) sum += taps[k] * (row[x - k] + row[x + k]);
+    else
+        for (int k = 1; k <= radius; k++)
+            sum += taps[k] * (row[mirror(x - k, width)] + row[mirror(x + k, width)]);
+    out[(size_t)y * width + x] = sum;
+}
+
+// The same along y, times `factor`, added to what is there if `add`.
+kernel void columns(global const float *in, global float *out, constant float *taps, int radius,
+                    float factor, int add, int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x >= width || y >= height) return;
+    global const float *p = in + (size_t)y * width + x;
+    float sum = taps[0] * p[0];
+    if (y >= radius && y + radius < height)
+        for (int k = 1; k <= radius; k++) sum += taps[k] * (p[-(long)k * width] + p[(long)k * width]);
+    else
+        for (int k = 1; k <= radius; k++)
+            sum += taps[k] * (in[(size_t)mirror(y - k, height) * width + x] + in[(size_t)mirror(y + k, height) * width + x]);
+    global float *to = out + (size_t)y * width + x;
+    *to = (add ? *to : 0) + factor * sum;
+}
+
+float4 spline(float u) {  // weights of the coefficients at -1-u, -u, 1-u, 2-u
     float v = 1 - u;
-    return (float4)(v * v * v / 6, 2.0f / 3 - u * u * (2 - u) / 2, 2.0f / 3 - v * v * (2 - v) / 2, u * u * u / 6);
+    return (float4)(v * v * v, 4 - 3 * u * u * (2 - u), 4 - 3 * v * v * (2 - v), u * u * u) / 6;
 }
 
 float4 slope(float u) {
     float v = 1 - u;
-    return (float4)(-v * v / 2, u * (1.5f * u - 2), -v * (1.5f * v - 2), u * u / 2);
+    return (float4)(-v * v, u * (3 * u - 4), -v * (3 * v - 4), u * u) / 2;
 }
 
+// The normal equations, summed over tiles. The fixed slice is looked at on its pixels, the moving
+// one at p + m p; `margin` pixels at the border do not count. One work group per tile of
+// TILE x TILE pixels, a work item per column, where xi is the same: what is multiplied with it is
+// so at the end. Sums of a tile: the upper triangle of the 8x8 matrix (36), the right side (8),
+// weighted squares of the residual; count, squares of the residual, squares and sum of the fixed
+// slice.
 kernel __attribute__((reqd_work_group_size(TILE, 1, 1)))
 void normal_equations(global const float *fixed, global const float *moving, int width, int height,
                       int margin, global const int *tiles, float8 m, float4 photometry,
                       global float *out) {
+    local float shared[SUMS * TILE];
     int lane = get_local_id(0), across = (width + TILE - 1) / TILE, tile = tiles[get_group_id(0)];
     int x = tile % across * TILE + lane, top = tile / across * TILE;
     float gain = photometry.x, bias = photometry.y, scale = photometry.z;
-    local float shared[SUMS * TILE];
-    float sums[SUMS];
-    #pragma unroll
-    for (int i = 0; i < SUMS; i++) sums[i] = 0;
-    if (x >= margin && x < width - margin) {
-        float xi = (x - 0.5f * (width - 1)) / (0.5f * width);
-        for (int y = max(top, margin); y < min(top + TILE, height - margin); y++) {
-            global const float *c = fixed + y * width + x;
-            float f = (4 * (4 * c[0] + c[1] + c[-1] + c[width] + c[-width])
-                       + c[1 + width] + c[1 - width] + c[-1 + width] + c[-1 - width]) / 36;
-            float fx = (4 * (c[1] - c[-1]) + c[1 + width] - c[-1 + width] + c[1 - width] - c[-1 - width]) / 12;
-            float fy = (4 * (c[width] - c[-width]) + c[width + 1] - c[1 - width] + c[width - 1] - c[-1 - width]) / 12;
-            float qx = m.s0 * x + m.s1 * y + m.s2, qy = m.s3 * x + m.s4 * y + m.s5;
-            int ix = (int)floor(qx), iy = (int)floor(qy);
-            if (ix < margin || iy < margin || ix >= width - 1 - margin || iy >= height - 1 - margin) continue;
-            float4 wx = spline(qx - ix), wy = spline(qy - iy), dx = slope(qx - ix), dy = slope(qy - iy);
-            global const float *r = moving + (iy - 1) * width + ix - 1;
-            float4 r0 = vload4(0, r), r1 = vload4(0, r + width), r2 = vload4(0, r + 2 * width), r3 = vload4(0, r + 3 * width);
-            float4 rows = (float4)(dot(wx, r0), dot(wx, r1), dot(wx, r2), dot(wx, r3));
-            float4 slopes = (float4)(dot(dx, r0), dot(dx, r1), dot(dx, r2), dot(dx, r3));
-            float value = dot(wy, rows), rx = dot(wy, slopes), ry = dot(dy, rows);
-            float rest = f - (gain * value + bias);
-            if (isnan(rest)) continue;
-            float gx = 0.5f * (gain * (m.s0 * rx + m.s3 * ry) + fx);
-            float gy = 0.5f * (gain * (m.s1 * rx + m.s4 * ry) + fy);
-            if (isnan(gx + gy)) continue;
-            float eta = (y - 0.5f * (height - 1)) / (0.5f * height);
-            float j[8] = {gx, gx * xi, gx * eta, gy, gy * xi, gy * eta, value, 1};
-            float q = rest * scale, weight = 1 / (1 + q * q);
-            weight *= weight;
-            int n = 0;
-            #pragma unroll
-            for (int a = 0; a < 8; a++)
-                #pragma unroll
-                for (int b = a; b < 8; b++) sums[n++] += weight * j[a] * j[b];
-            #pragma unroll
-            for (int a = 0; a < 8; a++) sums[36 + a] += weight * j[a] * rest;
-            sums[44] += weight * rest * rest;
-            sums[45] += 1;
-            sums[46] += rest * rest;
-            sums[47] += f * f;
-        }
+    float xi = (x - 0.5f * (width - 1)) / (0.5f * width);
+    int cx = clamp(x, 1, width - 2);
+    float xx[3] = {0, 0, 0}, xy[3] = {0, 0, 0}, yy[3] = {0, 0, 0};
+    float xs[6] = {0, 0, 0, 0, 0, 0}, ys[6] = {0, 0, 0, 0, 0, 0}, s[6] = {0, 0, 0, 0, 0, 0}, u[4] = {0, 0, 0, 0};
+    for (int y = top; y < min(top + TILE, height); y++) {
+        float eta = (y - 0.5f * (height - 1)) / (0.5f * height);
+        float dx = m.s0 * x + m.s1 * y + m.s2, dy = m.s3 * x + m.s4 * y + m.s5;
+        float whole_x = floor(dx), whole_y = floor(dy);
+        int qx = x + (int)whole_x, qy = y + (int)whole_y, cy = clamp(y, 1, height - 2);
+        bool ok = x >= margin && y >= margin && x < width - margin && y < height - margin
+                  && qx >= margin && qy >= margin && qx < width - 1 - margin && qy < height - 1 - margin;
+        qx = clamp(qx, 1, width - 3);
+        qy = clamp(qy, 1, height - 3);
+        global const float *c = fixed + (cy - 1) * width + cx;
+        float a0 = c[-1] + 4 * c[0] + c[1], d0 = c[1] - c[-1];
+        c += width;
+        float a1 = c[-1] + 4 * c[0] + c[1], d1 = c[1] - c[-1];
+        c += width;
+        float a2 = c[-1] + 4 * c[0] + c[1], d2 = c[1] - c[-1];
+        float f = (a0 + 4 * a1 + a2) / 36, fx = (d0 + 4 * d1 + d2) / 12, fy = (a2 - a0) / 12;
+        float4 wx = spline(dx - whole_x), wy = spline(dy - whole_y);
+        float4 sx = slope(dx - whole_x), sy = slope(dy - whole_y);
+        global const float *q = moving + (qy - 1) * width + qx - 1;
+        float value = 0, rx = 0, ry = 0;
+#define ROW(i)                                                                                  \
+    {                                                                                           \
+        float along = wx.s0 * q[0] + wx.s1 * q[1] + wx.s2 * q[2] + wx.s3 * q[3];                \
+        value += wy.s##i * along;                                                               \
+        ry += sy.s##i * along;                                                                  \
+        rx += wy.s##i * (sx.s0 * q[0] + sx.s1 * q[1] + sx.s2 * q[2] + sx.s3 * q[3]);            \
+        q += width;                                                                             \
     }
-    #pragma unroll
-    for (int i = 0; i < SUMS; i++) shared[i * TILE + lane] = sums[i];
+        ROW(0) ROW(1) ROW(2) ROW(3)
+        float r = f - gain * value - bias;
+        float gx = 0.5f * (fx + gain * (rx + m.s0 * rx + m.s3 * ry));
+        float gy = 0.5f * (fy + gain * (ry + m.s1 * rx + m.s4 * ry));
+        ok = ok && !isnan(r + gx + gy);
+        r = ok ? r : 0;
+        gx = ok ? gx : 0;
+        gy = ok ? gy : 0;
+        value = ok ? value : 0;
+        f = ok ? f : 0;
+        float one = ok ? 1.0f : 0.0f, w = 1 + r * r * scale * scale;
+        w = one / (w * w);
+        float wx_ = w * gx, wy_ = w * gy, e = wx_ * gx;
+        xx[0] += e; xx[1] += e * eta; xx[2] += e * eta * eta;
+        e = wx_ * gy;
+        xy[0] += e; xy[1] += e * eta; xy[2] += e * eta * eta;
+        e = wy_ * gy;
+        yy[0] += e; yy[1] += e * eta; yy[2] += e * eta * eta;
+        xs[0] += wx_ * value; xs[1] += wx_ * value * eta; xs[2] += wx_; xs[3] += wx_ * eta;
+        xs[4] += wx_ * r; xs[5] += wx_ * r * eta;
+        ys[0] += wy_ * value; ys[1] += wy_ * value * eta; ys[2] += wy_; ys[3] += wy_ * eta;
+        ys[4] += wy_ * r; ys[5] += wy_ * r * eta;
+        s[0] += w * value * value; s[1] += w * value; s[2] += w;
+        s[3] += w * value * r; s[4] += w * r; s[5] += w * r * r;
+        u[0] += one; u[1] += r * r; u[2] += f * f; u[3] += f;
+    }
+    int n = 0;
+#define PUT(sum) shared[TILE * n++ + lane] = (sum);
+    PUT(xx[0]) PUT(xi * xx[0]) PUT(xx[1]) PUT(xy[0]) PUT(xi * xy[0]) PUT(xy[1]) PUT(xs[0]) PUT(xs[2])
+    PUT(xi * xi * xx[0]) PUT(xi * xx[1])
+    PUT(xi * xy[0]) PUT(xi * xi * xy[0]) PUT(xi * xy[1]) PUT(xi * xs[0]) PUT(xi * xs[2])
+    PUT(xx[2]) PUT(xy[1]) PUT(xi * xy[1]) PUT(xy[2]) PUT(xs[1]) PUT(xs[3])
+    PUT(yy[0]) PUT(xi * yy[0]) PUT(yy[1]) PUT(ys[0]) PUT(ys[2])
+    PUT(xi * xi * yy[0]) PUT(xi * yy[1]) PUT(xi * ys[0]) PUT(xi * ys[2])
+    PUT(yy[2]) PUT(ys[1]) PUT(ys[3])
+    PUT(s[0]) PUT(s[1]) PUT(s[2])
+    PUT(xs[4]) PUT(xi * xs[4]) PUT(xs[5]) PUT(ys[4]) PUT(xi * ys[4]) PUT(ys[5]) PUT(s[3]) PUT(s[4]) PUT(s[5])
+    for (int i = 0; i < 4; i++) PUT(u[i])
     barrier(CLK_LOCAL_MEM_FENCE);
-    if (lane < SUMS) {
+    for (int i = lane; i < SUMS; i += TILE) {
         float sum = 0;
-        for (int i = 0; i < TILE; i++) sum += shared[lane * TILE + (i + lane) % TILE];
-        out[get_group_id(0) * SUMS + lane] = sum;
+        for (int k = 0; k < TILE; k++) sum += shared[TILE * i + (k + lane) % TILE];
+        out[get_group_id(0) * SUMS + i] = sum;
     }
 }
 
-kernel void add_scaled(global float *sum, global const float *term, float factor, int first, uint size) {
-    uint p = get_global_id(0);
-    if (p < size) sum[p] = (first ? 0 : sum[p]) + factor * term[p];
+// Each group adds every so many tiles' sums, with what is lost (Kahan); a work item per sum.
+kernel void total(global const float *tiles, global float *out, int count) {
+    int part = get_group_id(0), i = get_local_id(0);
+    if (i >= SUMS) return;
+    float sum = 0, lost = 0;
+    for (int tile = part; tile < count; tile += get_num_groups(0)) {
+        float value = tiles[tile * SUMS + i] - lost, next = sum + value;
+        lost = (next - sum) - value;
+        sum = next;
+    }
+    out[part * SUMS + i] = sum;
 }

@@ -1,10 +1,4 @@
-// What a rank computes on its OpenCL device; see kernels.py. Images are (y, x), rows one after another.
-
-int mirror(int i, int n) {  // ... 2 1 | 0 1 2 ... n-2 n-1 | n-2 ...
-    int period = n > 1 ? 2 * n - 2 : 1;
-    i = abs(i) % period;
-    return i < n ? i : period - i;
-}
+// What a rank computes on its OpenCL device; see kernels.py.
 
 #define CONVOLVE(T)                                                                            \
     kernel void convolve_rows_##T(global const T *in, global float *out, constant float *taps, \

@@ -9,10 +9,8 @@ float32 ends.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -20,13 +18,13 @@ from numpy.typing import NDArray
 
 from amst_hpc.correlation import pearson_of_sums
 from amst_hpc.median import network
+from amst_hpc.opencl.memory import NAMES, DeviceMemory, read_source
 from amst_hpc.transform import Image, Matrix, is_whole_shift, shift_whole
 
 GROUPS, LANES = 64, 128
 Floats = NDArray[np.float32]
 SPLINE_RADIUS = 15
 POLE = np.sqrt(3.0) - 2.0
-NAMES = {"uint8": "uchar", "uint16": "ushort"}
 
 
 def gaussian_taps(sigma: float) -> Floats:
@@ -55,39 +53,14 @@ class ComparedPoints:
     least: int
 
 
-class Kernels:
-    """The programs, the queue and the memory of one device."""
+class Kernels(DeviceMemory):
+    """The programs of one device."""
 
     def __init__(self, context: Any) -> None:
-        import pyopencl as cl
-        from pyopencl import array, tools
-
-        self.cl, self.array = cl, array
-        self.queue = cl.CommandQueue(context)
-        self.pool = tools.MemoryPool(tools.ImmediateAllocator(self.queue))
-        source = files("amst_hpc.opencl").joinpath("kernels.cl").read_text()
-        self.kernels = {kernel.function_name: kernel for kernel in self.build(source)}
+        super().__init__(context)
+        self.kernels = self.build(read_source("kernels.cl"))
         self.medians: dict[tuple[int, str], Any] = {}
         self.taps: dict[bytes, Any] = {}
-
-    def build(self, source: str) -> list[Any]:
-        """The kernels of a source; what compilers say of it is not for users."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return list(self.cl.Program(self.queue.context, source).build().all_kernels())
-
-    def upload(self, image: NDArray[Any]) -> Any:
-        """The image on the device."""
-        return self.array.to_device(self.queue, np.ascontiguousarray(image), allocator=self.pool)
-
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
-        """An image on the device that is still to be filled."""
-        return self.array.empty(self.queue, shape, dtype, allocator=self.pool)
-
-    def _run(self, name: str, shape: tuple[int, int], *arguments: Any) -> None:
-        """One work item per pixel of a (y, x) image."""
-        size = (-(-shape[1] // 32) * 32, -(-shape[0] // 4) * 4)
-        self.kernels[name](self.queue, size, (32, 4), *arguments)
 
     def convolve(self, image: Any, taps: Floats) -> Any:
         """Both axes of an uploaded (y, x) image with a symmetric window, mirrored at the border."""
@@ -96,8 +69,10 @@ class Kernels:
         sizes = [np.int32(n) for n in (len(taps) - 1, width, height)]
         rows, out = self.empty(image.shape, np.float32), self.empty(image.shape, np.float32)
         name = f"convolve_rows_{NAMES[image.dtype.name]}"
-        self._run(name, image.shape, image.data, rows.data, window.data, *sizes)
-        self._run("convolve_columns", image.shape, rows.data, out.data, window.data, *sizes)
+        self.run(self.kernels[name], image.shape, image.data, rows.data, window.data, *sizes)
+        self.run(
+            self.kernels["convolve_columns"], image.shape, rows.data, out.data, window.data, *sizes
+        )
         return out
 
     def average_down(self, image: Any, factor: int) -> Any:
@@ -106,7 +81,7 @@ class Kernels:
         # not from the pool, whose pieces are larger: silx copies the whole buffer
         out = self.array.empty(self.queue, shape, np.float32)
         sizes = [np.int32(n) for n in (factor, image.shape[1], shape[1], shape[0])]
-        self._run("average_down", shape, image.data, out.data, *sizes)
+        self.run(self.kernels["average_down"], shape, image.data, out.data, *sizes)
         return out
 
     def correlations(
@@ -130,7 +105,7 @@ class Kernels:
         first = window[0]
         key = (len(window), NAMES[first.dtype.name])
         if key not in self.medians:
-            self.medians[key] = self.build(median_source(*key))[0]
+            self.medians[key] = self.build(median_source(*key))["middle"]
         out = self.empty(first.shape, first.dtype)
         size = (-(-first.size // LANES) * LANES,)
         buffers = [a.data for a in window]
@@ -147,7 +122,7 @@ class Kernels:
         sizes = [np.int32(n) for n in (image.shape[1], image.shape[0], shape[1], shape[0])]
         numbers = [np.float64(value) for value in m.ravel()]
         name = f"resample_{NAMES[image.dtype.name]}"
-        self._run(name, shape, spline.data, out.data, *numbers, *sizes)
+        self.run(self.kernels[name], shape, spline.data, out.data, *numbers, *sizes)
         found: Image = out.get()
         return found
 

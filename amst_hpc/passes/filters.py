@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from amst_hpc.averaging import average_down
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.pair_result import PairResult
@@ -23,7 +22,8 @@ from amst_hpc.registration.coherence import (
     matched_filter,
     spectra,
 )
-from amst_hpc.registration.neighbours import Equations, Neighbours, averaged, seen, working_factor
+from amst_hpc.registration.equations import Equations, averaged, seen
+from amst_hpc.registration.neighbours import Neighbours, working_factor
 from amst_hpc.registration.template import is_blank
 from amst_hpc.transform import Image
 
@@ -80,7 +80,7 @@ def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
     partial = any(is_blank(image) or seen(image) is not None for image in (fixed, moving))
     if partial:
         return None
-    smooth = Neighbours(equations, False, {k: gaussian(1.0)})
+    smooth = Neighbours(equations, {k: gaussian(1.0)})
     found = smooth.register(smooth.prepare(fixed), smooth.prepare(moving), PairResult(z, k), None)
     if found.matrix is None:
         return None
@@ -95,4 +95,4 @@ def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
 def _middle(image: Image, factor: int) -> Image:
     """As `Neighbours.prepare` makes it small, but no more of it than the spectra need."""
     y, x = (max(0, (n - LARGEST * factor) // 2 - MARGIN * factor) for n in image.shape)
-    return averaged(image[y : image.shape[0] - y, x : image.shape[1] - x], factor, average_down)
+    return averaged(image[y : image.shape[0] - y, x : image.shape[1] - x], factor)

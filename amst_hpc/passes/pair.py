@@ -22,15 +22,14 @@ from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
-from amst_hpc.opencl.gauss_newton import open_equations
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.filters import lacking, measure_filters
-from amst_hpc.registration.neighbours import Equations, Neighbours, Prepared
-from amst_hpc.registration.normal_equations import HostEquations
+from amst_hpc.registration.equations import HostEquations, open_equations
+from amst_hpc.registration.neighbours import Neighbours, Prepared
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, compose, invert
@@ -151,10 +150,9 @@ class Pairer:
         """Opens the device (as `coarse.device`) and measures the filters; collective."""
         self.work = work
         local_rank, _ = local_place(comm)
-        opened = on_all_ranks(comm, lambda: open_equations(device, local_rank))
-        self.equations: Equations = opened[0] if opened else HostEquations()
+        self.equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
         filters = measure_filters(work.inputs, work.settings.reach, comm, self.equations)
-        self.neighbours = Neighbours(self.equations, bool(opened and opened[1]), filters)
+        self.neighbours = Neighbours(self.equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
     def share(self, wanted: Sequence[Place], stop: StopRequest) -> Iterator[PairResult]:
@@ -176,7 +174,7 @@ class Pairer:
                 raise
             log.warning("neighbours on the OpenCL device failed (%s); on with the host", error)
             self.equations, self.hand = HostEquations(), {}
-            self.neighbours = Neighbours(self.equations, False, self.neighbours.filters)
+            self.neighbours = Neighbours(self.equations, self.neighbours.filters)
             return self._register(place)
 
     def _register(self, place: Place) -> PairResult:

@@ -9,20 +9,21 @@ the run itself, a filter for each distance k of the slices.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from amst_hpc.opencl.gauss_newton import MARGIN
 from amst_hpc.transform import FloatImage, Image
 
 RINGS = 64
 LARGEST = 1024
-RADIUS = 20
+RADIUS = 16
 ALIASED = 0.25  # cycles per px
-SMALL_TERM = 1e-3
+SMALL_TERM = 1e-2
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
 Floats = NDArray[np.float64]
 FREQUENCIES = (np.arange(RINGS) + 0.5) / (2 * RINGS)
@@ -33,9 +34,15 @@ class RadialFilter:
     """A filter that knows no direction: `gain` at `FREQUENCIES` (cycles per px), 0 above 0.5."""
 
     gain: Floats
+    transfers: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
 
     def transfer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Its values, with those of the cubic B-spline's prefilter, for `scipy.fft.rfft2`."""
+        if shape not in self.transfers:
+            self.transfers[shape] = self._transfer(shape)
+        return self.transfers[shape]
+
+    def _transfer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
         spline = ((2 + np.cos(2 * np.pi * fy)) / 3) * ((2 + np.cos(2 * np.pi * fx)) / 3)
         gain = np.interp(np.hypot(fy, fx), FREQUENCIES, self.gain, left=self.gain[0], right=0.0)
@@ -117,5 +124,5 @@ def prepare(
     out: FloatImage = np.ascontiguousarray(fft.irfft2(spectrum, size)[inner], np.float32)
     out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
     if mask is not None:
-        out[~ndimage.binary_erosion(mask, iterations=4, border_value=1)] = np.nan
+        out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
     return out

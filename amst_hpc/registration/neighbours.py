@@ -10,41 +10,33 @@ y) tells the error of the affine ones themselves: five times as much, on all sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from amst_hpc.averaging import average_down
 from amst_hpc.opencl.gauss_newton import TILE, Photometry, Tiles
 from amst_hpc.pair_result import PairResult
-from amst_hpc.registration.coherence import RadialFilter, gaussian, prepare
+from amst_hpc.registration.coherence import RadialFilter, gaussian
 from amst_hpc.registration.correlation import cross_correlation
-from amst_hpc.registration.normal_equations import UPPER, across
+from amst_hpc.registration.equations import UPPER, Equations, across
 from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
 
 FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
-COARSE_SIDE = 512  # px of the shorter side of the slice averaged down
+COARSE_SIDE = 256  # px of the shorter side of the slice averaged down
+COARSER = 4  # and once more by this factor, where so much is left:
 SMALLEST_SIDE = 64
-STEPS, FINE_STEPS = 8, 12
-ENOUGH_PX = 1e-3
+SMOOTH = gaussian(1.0)
+STEPS = 12
+ENOUGH_COARSE_PX, ENOUGH_PX = 0.02, 1e-3
 RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
-SAMPLE = 1 << 21  # px that a CPU looks at, at full size
+SAMPLE = 1 << 21  # px of a large slice that are looked at, but on a GPU
 LEAST_OVERLAP = 0.2
 CHANCE = 0.05
-BLACK = 5  # px: a black area is at least so wide
 Floats = NDArray[np.float64]
-
-
-class Equations(Protocol):
-    """The device or the host: see `normal_equations.HostEquations`."""
-
-    def keep(self, coefficients: FloatImage) -> Any: ...
-    def average_down(self, image: Image, factor: int) -> FloatImage: ...
-    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats: ...
 
 
 @dataclass(frozen=True)
@@ -56,57 +48,41 @@ class Prepared:
 
     coarse: Sequence[tuple[int, Any]]
     full: Mapping[int, Any]
-    small: FloatImage
+    small: Any
     factor: int
     scale: int
 
 
 @dataclass
 class Fit:
-    """Where Gauss-Newton stands. sums : of each tile at the last step."""
+    """Where Gauss-Newton stands. light : gain, bias and what weights the residuals."""
 
     matrix: Matrix
-    gain: float = 1.0
-    bias: float = 0.0
+    light: Photometry = (1.0, 0.0, 0.0)
     correlation: float = 0.0
     points: float = 0.0
-    sums: Floats | None = None
 
 
 class Neighbours:
     """Prepares slices and registers pairs of them on one device."""
 
-    def __init__(
-        self, equations: Equations, on_gpu: bool, filters: Mapping[int, RadialFilter]
-    ) -> None:
+    def __init__(self, equations: Equations, filters: Mapping[int, RadialFilter]) -> None:
         """filters : at full size, by the distance k of the slices."""
-        self.equations, self.on_gpu, self.filters = equations, on_gpu, filters
+        self.equations, self.filters = equations, filters
 
     def prepare(self, image: Image, coarse_alone: bool = False) -> Prepared:
         """Filter a slice, (y, x) uint8 or uint16, at all scales."""
-        scale = working_factor(image.shape)
-        image = averaged(image, scale, self.equations.average_down)
-        mask = seen(image)
-        factor = max(1, round(min(image.shape) / COARSE_SIDE))
-        coarse = []
-        small: Image | FloatImage = image
-        small_mask = mask
-        if factor > 1:
-            small = self.equations.average_down(image, factor)
-            small_mask = _averaged_mask(mask, factor)
-        for more in (4, 1):
-            if more == 1 or min(small.shape) // more >= SMALLEST_SIDE:
-                least = average_down(small, more)
-                coefficients = prepare(least, _averaged_mask(small_mask, more), gaussian(1.0))
-                coarse.append((factor * more, self.equations.keep(coefficients)))
+        place, scale = self.equations, working_factor(image.shape)
+        whole = place.load(image, scale)
+        factor = max(1, round(min(image.shape) / scale / COARSE_SIDE))
+        small = place.smaller(whole, factor) if factor > 1 else whole
+        coarse = [(factor, place.filtered(small, SMOOTH))]
+        if min(image.shape) // scale // factor // COARSER >= SMALLEST_SIDE:
+            least = place.smaller(small, COARSER)
+            coarse.insert(0, (factor * COARSER, place.filtered(least, SMOOTH)))
         filters = {} if coarse_alone else self.filters
-        full = {k: self._full(image, mask, kernel) for k, kernel in filters.items()}
-        return Prepared(coarse, full, average_down(small, 1), factor, scale)
-
-    def _full(self, image: Image, mask: NDArray[np.bool_] | None, kernel: RadialFilter) -> Any:
-        if self.on_gpu and mask is None:
-            return self.equations.filter(image, kernel.terms())  # type: ignore[attr-defined]
-        return self.equations.keep(prepare(image, mask, kernel))
+        full = {k: place.filtered(whole, kernel) for k, kernel in filters.items()}
+        return Prepared(coarse, full, small, factor, scale)
 
     def register(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix | None
@@ -119,68 +95,82 @@ class Neighbours:
             found = self._from(fixed, moving, pair, start)
             if found.matrix is not None:
                 return found
-        return self._from(fixed, moving, pair, first_shift(fixed, moving))
+        small = (self.equations.fetch(a.small) for a in (fixed, moving))
+        shift = first_shift(*small) * [1, 1, fixed.factor * fixed.scale]
+        return self._from(fixed, moving, pair, shift)
 
     def _from(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix
     ) -> PairResult:
         fit = Fit(_scaled(start, 1 / fixed.scale))
-        shape = (1, 1)
         for (factor, a), (_, b) in zip(fixed.coarse, moving.coarse, strict=True):
-            shape = a.shape
-            fit = Fit(_scaled(fit.matrix, 1 / factor), fit.gain)
-            fit = self._descend(fit, (a, b), STEPS)
-            if reason := _fault(fit, shape):
+            both = (a, b)
+            fit = Fit(_scaled(fit.matrix, 1 / factor), (fit.light[0], 0.0, 0.0))
+            fit = self._descend(fit, both, ENOUGH_COARSE_PX)
+            if reason := _fault(fit, a.shape):
                 return replace(pair, reason=reason)
             fit.matrix = _scaled(fit.matrix, factor)
         if pair.k in fixed.full:
-            both = (fixed.full[pair.k], moving.full[pair.k])
-            shape = both[0].shape
-            fit = self._descend(Fit(fit.matrix), both, FINE_STEPS)
-        reason = _fault(fit, shape)
-        if reason or fit.sums is None:
+            both, factor = (fixed.full[pair.k], moving.full[pair.k]), 1
+            fit = self._descend(Fit(fit.matrix), both, ENOUGH_PX)
+        shape = both[0].shape
+        if reason := _fault(fit, shape):
             return replace(pair, reason=reason)
+        tiles = self._tiles(shape)
+        sums = self.equations.tile_sums(both, _scaled(fit.matrix, 1 / factor), fit.light, tiles)
         return replace(
             pair,
             matrix=_scaled(fit.matrix, fixed.scale),
-            tissue=_tissue(fit.sums, self._tiles(shape), shape) * fixed.scale,
+            tissue=_tissue(sums, tiles, shape) * fixed.scale,
             correlation=fit.correlation,
             overlap=fit.points / (shape[0] * shape[1]),
         )
 
     def _tiles(self, shape: tuple[int, int]) -> Tiles:
-        """Tiles that are looked at: all on a GPU, an even sample of a large slice on a CPU."""
-        count = across(shape[1]) * across(shape[0])
-        every = 1.0 if self.on_gpu else max(1.0, shape[0] * shape[1] / SAMPLE)
-        return np.unique((np.arange(0, count, every) + every / 2).astype(np.int32) % count)
+        """Tiles that are looked at: all of them, or an even sample of a large slice."""
+        columns, rows = across(shape[1]), across(shape[0])
+        every = 1 if self.equations.every_tile else max(1, round(shape[0] * shape[1] / SAMPLE))
+        y, x = np.divmod(np.arange(columns * rows, dtype=np.int32), columns)
+        return np.flatnonzero((x + y) % every == 0).astype(np.int32)
 
-    def _descend(self, fit: Fit, both: tuple[Any, Any], steps: int) -> Fit:
-        """Gauss-Newton until a step is below `ENOUGH_PX`."""
+    def _descend(self, fit: Fit, both: tuple[Any, Any], enough: float) -> Fit:
+        """Gauss-Newton until a step is below `enough` px."""
         shape = both[0].shape
-        tiles, scale = self._tiles(shape), 0.0
-        for step in range(steps):
-            photometry = (fit.gain, fit.bias, scale)
-            sums = self.equations.sums(both, fit.matrix, photometry, tiles)
-            total = sums.sum(axis=0)
-            fit.points, fit.sums = total[45] * _part(tiles, shape), sums
-            matrix = np.zeros((8, 8))
-            matrix[UPPER] = total[:36]
-            matrix += np.triu(matrix, 1).T
-            if total[45] < 100 or not np.isfinite(total).all() or np.linalg.cond(matrix) > 1e12:
+        tiles = self._tiles(shape)
+        for step in range(STEPS):
+            total = self.equations.sums(both, fit.matrix, fit.light, tiles)
+            fit.points = total[45] * across(shape[1]) * across(shape[0]) / len(tiles)
+            change = _solve(total)
+            if change is None:
                 fit.points = 0
                 return fit
-            change = np.linalg.solve(matrix, total[36:44])
-            fit.correlation = 1 - total[46] / max(total[47], 1e-30)
+            mean = total[48] / total[45]
+            fit.correlation = 1 - total[46] / max(total[47] - mean * total[48], 1e-30)
             fit.matrix = compose(fit.matrix, small_affine(change[:6], shape))
-            fit.gain, fit.bias = fit.gain + change[6], fit.bias + change[7]
             scale = 1 / (RESIDUALS * max(np.sqrt(total[46] / total[45]), 1e-12))
-            if step and np.abs(change[:6]).max() < ENOUGH_PX:
+            fit.light = (fit.light[0] + change[6], fit.light[1] + change[7], scale)
+            if step and np.abs(change[:6]).max() < enough:
                 break
         return fit
 
 
-def _part(tiles: Tiles, shape: tuple[int, int]) -> float:
-    return across(shape[1]) * across(shape[0]) / len(tiles)
+def _solve(total: Floats) -> Floats | None:
+    """The step that the sums of all tiles ask for, and those of gain and bias; None: they tell
+    nothing.
+    """
+    if total[45] < 100 or not np.isfinite(total).all():
+        return None
+    matrix = np.zeros((8, 8))
+    matrix[UPPER] = total[:36]
+    matrix += np.triu(matrix, 1).T
+    size = np.sqrt(np.diag(matrix))
+    if not (size > 0).all():
+        return None
+    matrix /= np.outer(size, size)
+    if np.linalg.cond(matrix) > 1e8:
+        return None
+    change: Floats = np.linalg.solve(matrix, total[36:44] / size) / size
+    return change
 
 
 def _fault(fit: Fit, shape: tuple[int, int]) -> str:
@@ -232,39 +222,13 @@ def _scaled(m: Matrix, factor: float) -> Matrix:
     return compose(up, compose(m, down))
 
 
-def first_shift(fixed: Prepared, moving: Prepared) -> Matrix:
+def first_shift(fixed: FloatImage, moving: FloatImage) -> Matrix:
     """Where two slices lie on each other, by the peak of their correlation."""
-    small = min(fixed.small.shape)
-    more = max(1, small // 256)
-    y, x = cross_correlation(average_down(fixed.small, more), average_down(moving.small, more))
-    px = more * fixed.factor * fixed.scale
-    return translation(x * px, y * px)
+    more = max(1, min(fixed.shape) // 256)
+    y, x = cross_correlation(average_down(fixed, more), average_down(moving, more))
+    return translation(x * more, y * more)
 
 
 def working_factor(shape: Sequence[int]) -> int:
     """By how much slices of this (y, x) size are averaged down before they are compared."""
     return max(1, min(shape) // FINE_SIDE)
-
-
-def averaged(image: Image, factor: int, average: Callable[[Image, int], FloatImage]) -> Image:
-    """Averaged down by `average`, in uint16 so that nothing is lost by rounding."""
-    if factor == 1:
-        return image
-    finer = 255 if image.dtype == np.uint8 else 1
-    return np.rint(average(image, factor) * finer).astype(np.uint16)
-
-
-def seen(image: Image) -> NDArray[np.bool_] | None:
-    """False in black areas (a part that was not scanned, a margin); None where there is none."""
-    black = image == 0
-    if not black.any():
-        return None
-    black = ndimage.binary_opening(black, np.ones((BLACK, BLACK), bool))
-    return ~black if black.any() else None
-
-
-def _averaged_mask(mask: NDArray[np.bool_] | None, factor: int) -> NDArray[np.bool_] | None:
-    """Averaged pixels all of whose pixels count."""
-    if mask is None or factor == 1:
-        return mask
-    return average_down(mask.astype(np.float32), factor) > 1 - 1e-3

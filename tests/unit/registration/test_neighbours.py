@@ -4,12 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from amst_hpc.opencl.gauss_newton import DeviceEquations
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration import neighbours as numerics
 from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
-from amst_hpc.registration.neighbours import Neighbours, first_shift, seen, small_affine
-from amst_hpc.registration.normal_equations import HostEquations
+from amst_hpc.registration.equations import (
+    GpuEquations,
+    HostEquations,
+    ProcessorEquations,
+    seen,
+)
+from amst_hpc.registration.neighbours import Neighbours, first_shift, small_affine
 from amst_hpc.transform import compose, displacement, invert, translation
 
 SHAPE = (260, 300)
@@ -32,14 +36,26 @@ def cut(source, m, noise, seed=0):
 
 
 @pytest.fixture(scope="module")
-def device(kernels):
-    return DeviceEquations(kernels)
+def places(kernels):
+    """All on one processor, also what a GPU does."""
+    context = kernels.queue.context
+    return {
+        "host": HostEquations(),
+        "processor": ProcessorEquations(context),
+        "gpu": GpuEquations(context),
+    }
 
 
-@pytest.fixture(params=["device", "host"])
-def neighbours(request, device):
-    equations = device if request.param == "device" else HostEquations()
-    return Neighbours(equations, False, {1: gaussian(1.0)})
+@pytest.fixture(params=["host", "processor", "gpu"])
+def neighbours(request, places):
+    return Neighbours(places[request.param], {1: gaussian(1.0)})
+
+
+def darken(image):
+    """The scan ended early, and there is a hole."""
+    image[180:] = 0
+    image[40:70, 200:240] = 0
+    return image
 
 
 def error(found, true):
@@ -67,16 +83,36 @@ def test_large_slices_are_averaged_down(neighbours, monkeypatch):
         assert error(neighbours.register(a, b, PairResult(0, 1), start).matrix, TURN) < 0.06
 
 
-def test_device_and_host_agree(device):
+@pytest.mark.parametrize("spoil", [lambda image: image, darken], ids=["whole", "partial"])
+def test_devices_and_host_agree(places, spoil):
     source = tissue(2)
-    images = cut(source, np.eye(2, 3), 3, 1), cut(source, TURN, 3, 2)
+    images = cut(source, np.eye(2, 3), 3, 1), spoil(cut(source, TURN, 3, 2))
     found = []
-    for equations in (device, HostEquations()):
-        place = Neighbours(equations, False, {1: gaussian(1.0)})
+    for equations in places.values():
+        place = Neighbours(equations, {1: gaussian(1.0)})
         a, b = map(place.prepare, images)
         found.append(place.register(a, b, PairResult(0, 1), None))
-    assert error(found[0].matrix, found[1].matrix) < 0.005
-    assert found[0].tissue == pytest.approx(found[1].tissue, abs=1e-3)
+    for other in found[1:]:
+        assert error(found[0].matrix, other.matrix) < 0.005
+        assert found[0].tissue == pytest.approx(other.tissue, abs=1e-3)
+        assert found[0].correlation == pytest.approx(other.correlation, abs=0.01)
+        assert found[0].overlap == pytest.approx(other.overlap, abs=0.01)
+
+
+def test_sums_do_not_depend_on_the_device(places):
+    rng = np.random.default_rng(3)
+    images = [rng.normal(3, 1, (133, 170)).astype(np.float32) for _ in range(2)]
+    images[0][40:50, 60:80] = np.nan
+    tiles = np.array([0, 3, 5, 12, 20, 29], np.int32)
+    where, light = translation(1.3, -0.8) + TURN - np.eye(2, 3), (1.1, 0.2, 0.7)
+    expected = places["host"].tile_sums(tuple(images), where, light, tiles)
+    for place in (places["processor"].device, places["gpu"]):
+        pair = tuple(map(place.memory.upload, images))
+        found = place.tile_sums(pair, where, light, tiles)
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+        many = np.tile(tiles, 20)
+        total = place.sums(pair, where, light, many)
+        np.testing.assert_allclose(total, 20 * expected.sum(axis=0), rtol=1e-4, atol=1)
 
 
 def test_gain_and_bias_do_not_matter(neighbours):
@@ -90,7 +126,8 @@ def test_a_far_shift_is_found(neighbours):
     source, far = tissue(4), translation(33, -21)
     fixed, moving = cut(source, np.eye(2, 3), 3), cut(source, far, 3)
     a, b = map(neighbours.prepare, (fixed, moving))
-    assert np.abs(first_shift(a, b) - far).max() < 1.5
+    shift = first_shift(*(neighbours.equations.fetch(i.small) for i in (a, b)))
+    assert np.abs(shift - far).max() < 1.5
     assert error(neighbours.register(a, b, PairResult(0, 1), None).matrix, far) < 0.03
 
 
@@ -113,12 +150,13 @@ def test_other_tissue_is_refused(neighbours):
     assert found.matrix is None or found.correlation < 0.15
 
 
-def test_a_separable_sum_is_the_filter(device):
+def test_a_separable_sum_is_the_filter(places):
     """What a GPU does with the windows is what the host does with the transfer function."""
     source = tissue(8)
     image, other = cut(source, np.eye(2, 3), 6, 1), cut(source, np.eye(2, 3), 6, 2)
     kernel = matched_filter([spectra(image.astype(np.float32), other.astype(np.float32))], 260)
-    there = device.filter(image, kernel.terms()).get()[24:-24, 24:-24]
+    gpu = places["gpu"]
+    there = gpu.filtered(gpu.load(image, 1), kernel).get()[24:-24, 24:-24]
     here = prepare(image, None, kernel)[24:-24, 24:-24]
     assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.999
 

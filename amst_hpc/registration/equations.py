@@ -1,0 +1,219 @@
+"""Where slices are made ready for their pairs, and the normal equations of a pair are computed.
+
+`HostEquations` is numpy alone. On a processor OpenCL adds up the sums, four times as fast; Fourier
+transforms filter best there, by numpy. On a GPU everything stays on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from amst_hpc.averaging import average_down
+from amst_hpc.opencl.devices import NoDeviceError, open_device
+from amst_hpc.opencl.gauss_newton import (
+    BLACK,
+    MARGIN,
+    TILE,
+    DeviceSlices,
+    DeviceSums,
+    Loaded,
+    Photometry,
+    Tiles,
+)
+from amst_hpc.registration.coherence import RadialFilter, prepare
+from amst_hpc.transform import FloatImage, Image, Matrix
+
+UPPER = np.triu_indices(8)
+TOGETHER = 64  # tiles that numpy looks at together
+Floats = NDArray[np.float64]
+Single = NDArray[np.float32]
+Mask = NDArray[np.bool_]
+
+
+class Equations(Protocol):
+    """Where pairs are computed. every_tile : all of a slice is looked at, however large it is."""
+
+    every_tile: bool
+
+    def load(self, image: Image, factor: int) -> Any: ...
+    def smaller(self, slice_: Any, factor: int) -> Any: ...
+    def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
+    def fetch(self, slice_: Any) -> FloatImage: ...
+    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats: ...
+    def tile_sums(
+        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
+    ) -> Floats: ...
+
+
+@dataclass(frozen=True, eq=False)
+class HostSlice:
+    """(y, x) pixels; seen : False in black areas, None where there are none."""
+
+    pixels: Image | FloatImage
+    seen: Mask | None
+
+
+class HostEquations:
+    """By numpy."""
+
+    every_tile = False
+
+    def load(self, image: Image, factor: int) -> HostSlice:
+        """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
+        small = averaged(image, factor)
+        return HostSlice(small, seen(small))
+
+    def smaller(self, slice_: HostSlice, factor: int) -> HostSlice:
+        """Averaged down further; pixels count all of whose pixels did."""
+        mask = slice_.seen
+        if mask is not None and factor > 1:
+            mask = average_down(mask.astype(np.float32), factor) > 1 - 1e-3
+        return HostSlice(average_down(slice_.pixels, factor), mask)
+
+    def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
+        """Its coefficients, NaN where a pixel does not count."""
+        return prepare(slice_.pixels, slice_.seen, kernel)
+
+    def fetch(self, slice_: HostSlice) -> FloatImage:
+        """Its pixels."""
+        return average_down(slice_.pixels, 1)
+
+    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
+        """Of all tiles together, (49,)."""
+        total: Floats = self.tile_sums(pair, m, light, tiles).sum(axis=0)
+        return total
+
+    def tile_sums(
+        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
+    ) -> Floats:
+        """Sums of each tile, (n, 49); which ones, `opencl/gauss_newton.cl` says.
+
+        pair : coefficients of the fixed and the moving slice. light : gain, bias and 1 / (residual
+        that counts a quarter), 0: all count alike. tiles : numbers of tiles of 32 x 32 px, row by
+        row.
+        """
+        parts = np.array_split(tiles, -(-len(tiles) // TOGETHER))
+        return np.concatenate([_tile_sums(pair, m, light, part) for part in parts])
+
+
+class ProcessorEquations(HostEquations):
+    """The sums by OpenCL on a processor."""
+
+    def __init__(self, context: Any) -> None:
+        self.device = DeviceSums(context)
+        self.sums = self.device.sums  # type: ignore[method-assign]
+        self.tile_sums = self.device.tile_sums  # type: ignore[method-assign]
+
+    def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
+        """See `HostEquations.filtered`."""
+        return self.device.memory.upload(prepare(slice_.pixels, slice_.seen, kernel))
+
+
+class GpuEquations(DeviceSlices):
+    """All on a GPU."""
+
+    every_tile = True
+
+    def filtered(self, slice_: Loaded, kernel: RadialFilter) -> Any:
+        """See `HostEquations.filtered`."""
+        return self.convolved(slice_, kernel.terms())
+
+
+def open_equations(wanted: str, local_rank: int) -> Equations:
+    """On the rank's device; by numpy where no OpenCL device computes.
+
+    wanted : as `coarse.device`. Raises `InputError` for a device that does not exist.
+    """
+    try:
+        context, device = open_device(wanted, local_rank)
+        kind = GpuEquations if device.kind == "gpu" else ProcessorEquations
+        return kind(context)
+    except (NoDeviceError, ImportError):
+        return HostEquations()
+
+
+def averaged(image: Image, factor: int) -> Image:
+    """Averaged down, in uint16 so that nothing is lost by rounding."""
+    if factor == 1:
+        return image
+    finer = 255 if image.dtype == np.uint8 else 1
+    return np.rint(average_down(image, factor) * finer).astype(np.uint16)
+
+
+def seen(image: Image) -> Mask | None:
+    """False in black areas (a part that was not scanned, a margin); None where there is none."""
+    if image.min() > 0:
+        return None
+    black = ndimage.binary_opening(image == 0, np.ones((BLACK, BLACK), bool))
+    return ~black if black.any() else None
+
+
+def across(width: int) -> int:
+    """How many tiles lie side by side."""
+    return -(-width // TILE)
+
+
+def _basis(u: Single) -> tuple[Single, Single]:
+    """Weights and slopes of the four coefficients around a point, (4, ...) each."""
+    v = 1 - u
+    weights = [v**3, 4 - 3 * u * u * (2 - u), 4 - 3 * v * v * (2 - v), u**3]
+    slopes = [-v * v, u * (3 * u - 4), -v * (3 * v - 4), u * u]
+    six, two = np.float32(6), np.float32(2)
+    return np.array(weights, np.float32) / six, np.array(slopes, np.float32) / two
+
+
+def _sample(c: FloatImage, at: tuple[Any, Any], part: Any) -> tuple[Single, Single, Single]:
+    """Value and slopes in x and y of a spline at pixels `at` (x, y) + part, inside by 2 px."""
+    wx, dx = _basis(part[0])
+    wy, dy = _basis(part[1])
+    flat, first = c.ravel(), (at[1] - 1) * c.shape[1] + at[0] - 1
+    value, gx, gy = (np.zeros(first.shape, np.float32) for _ in range(3))
+    for j in range(4):
+        row = [flat[first + j * c.shape[1] + i] for i in range(4)]
+        along = sum(w * r for w, r in zip(wx, row, strict=True))
+        value += wy[j] * along
+        gy += dy[j] * along
+        gx += wy[j] * sum(d * r for d, r in zip(dx, row, strict=True))
+    return value, gx, gy
+
+
+def _tile_sums(pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
+    fixed, moving = pair
+    height, width = fixed.shape
+    gain, bias, scale = (np.float32(value) for value in light)
+    lane = np.arange(TILE)
+    x = (tiles % across(width) * TILE)[:, None, None] + lane + 0 * lane[:, None]
+    y = (tiles // across(width) * TILE)[:, None, None] + lane[:, None] + 0 * lane
+    d = [row[0] * x + row[1] * y + row[2] for row in m - np.eye(2, 3)]
+    whole = [np.floor(values).astype(np.int64) for values in d]
+    part = [(values - n).astype(np.float32) for values, n in zip(d, whole, strict=True)]
+    qx, qy = x + whole[0], y + whole[1]
+    ok = (x >= MARGIN) & (y >= MARGIN) & (x < width - MARGIN) & (y < height - MARGIN)
+    ok &= (qx >= MARGIN) & (qy >= MARGIN) & (qx < width - 1 - MARGIN) & (qy < height - 1 - MARGIN)
+    qx, qy = np.clip(qx, 1, width - 3), np.clip(qy, 1, height - 3)
+    here = np.clip(x, 1, width - 3), np.clip(y, 1, height - 3)
+    f, fx, fy = _sample(fixed, here, np.zeros((2, *x.shape), np.float32))
+    r, rx, ry = _sample(moving, (qx, qy), part)
+    a = m.astype(np.float32)
+    gx = (gain * (a[0, 0] * rx + a[1, 0] * ry) + fx) / 2
+    gy = (gain * (a[0, 1] * rx + a[1, 1] * ry) + fy) / 2
+    xi = ((x - (width - 1) / 2) / (width / 2)).astype(np.float32)
+    eta = ((y - (height - 1) / 2) / (height / 2)).astype(np.float32)
+    rest, one = f - gain * r - bias, np.ones(x.shape, np.float32)
+    v = np.stack([gx, gx * xi, gx * eta, gy, gy * xi, gy * eta, r, one, rest, f], axis=-1)
+    v = v.reshape(len(tiles), -1, 10)
+    count = (ok.reshape(v.shape[:2]) & np.isfinite(v).all(axis=-1)).astype(np.float32)[..., None]
+    v = np.where(count > 0, v, 0)
+    weight = count / (1 + (v[..., 8:9] * scale) ** 2) ** 2
+    weighted = np.swapaxes(v, 1, 2) @ (weight * v)
+    rest, f = v[..., 8], v[..., 9]
+    ends = [weighted[:, 8, 8], count.sum(axis=(1, 2)), (rest**2).sum(axis=1)]
+    ends += [(f**2).sum(axis=1), f.sum(axis=1)]
+    parts = [weighted[:, UPPER[0], UPPER[1]], weighted[:, :8, 8], np.stack(ends, axis=1)]
+    out: Floats = np.concatenate(parts, axis=1).astype(np.float64)
+    return out
