@@ -21,7 +21,7 @@ from amst_hpc.transform import FloatImage, Image
 
 RINGS = 64
 LARGEST = 1024
-RADIUS = 16
+RADIUS = 20
 ALIASED = 0.25  # cycles per px
 SMALL_TERM = 1e-2
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
