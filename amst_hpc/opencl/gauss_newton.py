@@ -22,6 +22,7 @@ SUMS = 49
 MARGIN = 4  # px at the border, and around black areas, that do not count
 BLACK = 5  # px: a black area is at least so wide
 PARTS = 64
+SAMPLED_ROWS = 64  # for the mean grey value
 Photometry = tuple[float, float, float]
 Tiles = NDArray[np.int32]
 Floats = NDArray[np.float64]
@@ -45,26 +46,37 @@ class DeviceSums:
         source = f"#define TILE {TILE}\n#define SUMS {SUMS}\n" + read_source("gauss_newton.cl")
         self.kernels = self.memory.build(source)
         self.constants: dict[bytes, Any] = {}
+        self.buffers: dict[int, Any] = {}
 
     def tile_sums(
         self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
     ) -> Floats:
         """See `registration.equations.HostEquations.tile_sums`."""
-        found: NDArray[np.float32] = self._sums(pair, m, light, tiles).get()
-        return found.astype(np.float64)
+        return self._fetch(self._sums(pair, m, light, tiles)).astype(np.float64)
 
     def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
         """Of all tiles together, (49,)."""
         found = self._sums(pair, m, light, tiles)
         if len(tiles) > PARTS:
-            parts = self.memory.empty((PARTS, SUMS), np.float32)
+            parts = self._buffer(PARTS)
             count = np.int32(len(tiles))
             self.kernels["total"](
                 self.memory.queue, (PARTS * 64,), (64,), found.data, parts.data, count
             )
             found = parts
-        total: Floats = found.get().sum(axis=0, dtype=np.float64)
+        total: Floats = self._fetch(found).sum(axis=0, dtype=np.float64)
         return total
+
+    def _buffer(self, count: int) -> Any:
+        """Of so many tiles' sums; the same one each time, as nothing runs beside it."""
+        if count not in self.buffers:
+            self.buffers[count] = self.memory.empty((count, SUMS), np.float32)
+        return self.buffers[count]
+
+    def _fetch(self, sums: Any) -> NDArray[np.float32]:
+        out = np.empty(sums.shape, np.float32)
+        self.memory.cl.enqueue_copy(self.memory.queue, out, sums.data)
+        return out
 
     def constant(self, values: NDArray[Any]) -> Any:
         """Uploaded once."""
@@ -76,7 +88,7 @@ class DeviceSums:
     def _sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Any:
         fixed, moving = pair
         height, width = fixed.shape
-        out = self.memory.empty((len(tiles), SUMS), np.float32)
+        out = self._buffer(len(tiles))
         moves = np.array([*(m - np.eye(2, 3)).ravel(), 0, 0], np.float32)
         self.kernels["normal_equations"](
             self.memory.queue, (len(tiles) * TILE,), (TILE,),
@@ -91,7 +103,7 @@ class DeviceSlices(DeviceSums):
 
     def load(self, image: Image, factor: int) -> Loaded:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
-        rows = image[:: max(1, image.shape[0] // 256)]
+        rows = image[:: max(1, image.shape[0] // SAMPLED_ROWS)]
         mean = float(rows.sum(dtype=np.float64) / max(1, np.count_nonzero(rows)))
         pixels = self._average(self.memory.upload(image), factor, mean)
         if image.min() > 0:

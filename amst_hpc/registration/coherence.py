@@ -34,13 +34,14 @@ class RadialFilter:
     """A filter that knows no direction: `gain` at `FREQUENCIES` (cycles per px), 0 above 0.5."""
 
     gain: Floats
-    transfers: dict[tuple[int, int], NDArray[np.float32]] = field(default_factory=dict)
+    made: dict[Any, Any] = field(default_factory=dict)  # what was worked out once
 
     def transfer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         """Its values, with those of the cubic B-spline's prefilter, for `scipy.fft.rfft2`."""
-        if shape not in self.transfers:
-            self.transfers[shape] = self._transfer(shape)
-        return self.transfers[shape]
+        if shape not in self.made:
+            self.made[shape] = self._transfer(shape)
+        values: NDArray[np.float32] = self.made[shape]
+        return values
 
     def _transfer(self, shape: tuple[int, int]) -> NDArray[np.float32]:
         fy, fx = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None]
@@ -51,6 +52,12 @@ class RadialFilter:
 
     def terms(self) -> list[tuple[float, NDArray[np.float32]]]:
         """The same as a sum of separable windows: (factor, half window from its middle) each."""
+        if "terms" not in self.made:
+            self.made["terms"] = self._terms()
+        terms: list[tuple[float, NDArray[np.float32]]] = self.made["terms"]
+        return terms
+
+    def _terms(self) -> list[tuple[float, NDArray[np.float32]]]:
         size = 128
         window = np.fft.fftshift(fft.irfft2(self.transfer((size, size)), (size, size)))
         middle = slice(size // 2 - RADIUS, size // 2 + RADIUS + 1)

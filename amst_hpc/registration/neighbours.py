@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
 SAMPLE = 1 << 20  # px of a large slice that are looked at, but on a GPU
 LEAST_OVERLAP = 0.2
 CHANCE = 0.05
+SMALLEST_PIVOT = 1e-4
 Floats = NDArray[np.float64]
 
 
@@ -128,10 +130,8 @@ class Neighbours:
 
     def _tiles(self, shape: tuple[int, int]) -> Tiles:
         """Tiles that are looked at: all of them, or an even sample of a large slice."""
-        columns, rows = across(shape[1]), across(shape[0])
         every = 1 if self.equations.every_tile else max(1, round(shape[0] * shape[1] / SAMPLE))
-        y, x = np.divmod(np.arange(columns * rows, dtype=np.int32), columns)
-        return np.flatnonzero((x + y) % every == 0).astype(np.int32)
+        return _every(shape, every)
 
     def _descend(self, fit: Fit, both: tuple[Any, Any], enough: float) -> Fit:
         """Gauss-Newton until a step is below `enough` px."""
@@ -154,6 +154,14 @@ class Neighbours:
         return fit
 
 
+@lru_cache
+def _every(shape: tuple[int, int], n: int) -> Tiles:
+    """Each n-th tile, one row beside the next."""
+    columns, rows = across(shape[1]), across(shape[0])
+    y, x = np.divmod(np.arange(columns * rows, dtype=np.int32), columns)
+    return np.flatnonzero((x + y) % n == 0).astype(np.int32)
+
+
 def _solve(total: Floats) -> Floats | None:
     """The step that the sums of all tiles ask for, and those of gain and bias; None: they tell
     nothing.
@@ -167,7 +175,10 @@ def _solve(total: Floats) -> Floats | None:
     if not (size > 0).all():
         return None
     matrix /= np.outer(size, size)
-    if np.linalg.cond(matrix) > 1e8:
+    try:
+        if np.diag(np.linalg.cholesky(matrix)).min() < SMALLEST_PIVOT:
+            return None
+    except np.linalg.LinAlgError:
         return None
     change: Floats = np.linalg.solve(matrix, total[36:44] / size) / size
     return change
