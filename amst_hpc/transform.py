@@ -7,6 +7,7 @@ into the other. The types of arrays that all modules share stand here, too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -91,3 +92,14 @@ def resample(image: Image, m: Matrix, shape: tuple[int, int]) -> Image:
     np.rint(out, out=out)
     limits = np.iinfo(image.dtype)
     return np.clip(out, limits.min, limits.max, out=out).astype(image.dtype)
+
+
+def small_affine(theta: NDArray[np.float64], shape: Sequence[int]) -> Matrix:
+    """Displacement at the centre (x: 0, y: 3) and its change over half a width (1, 4) and half a
+    height (2, 5), px, as a transform of a (y, x) image.
+    """
+    height, width = shape
+    a = np.array([[theta[1], theta[2]], [theta[4], theta[5]]]) / [width / 2, height / 2]
+    centre = np.array([(width - 1) / 2, (height - 1) / 2])
+    shift = np.array([theta[0], theta[3]]) - a @ centre
+    return np.hstack([np.eye(2) + a, shift[:, None]])

@@ -1,88 +1,6 @@
 // Gauss-Newton between two filtered slices; see gauss_newton.py. A filtered slice is kept as the
 // coefficients of its cubic B-spline; NaN marks pixels that do not count.
 
-// Blocks averaged down, counted from `mean`.
-#define LOAD(T)                                                                                 \
-    kernel void load_##T(global const T *in, global float *out, int factor, int in_width,       \
-                         int width, int height, float mean) {                                   \
-        int x = get_global_id(0), y = get_global_id(1);                                         \
-        if (x >= width || y >= height) return;                                                  \
-        float sum = 0;                                                                          \
-        for (int j = 0; j < factor; j++)                                                        \
-            for (int i = 0; i < factor; i++)                                                    \
-                sum += in[((size_t)y * factor + j) * in_width + x * factor + i];                \
-        out[(size_t)y * width + x] = sum / (factor * factor) - mean;                            \
-    }
-LOAD(uchar)
-LOAD(ushort)
-LOAD(float)
-
-// 1 where any pixel of a block of factor x factor is.
-kernel void any_of(global const uchar *in, global uchar *out, int factor, int in_width, int width,
-                   int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x >= width || y >= height) return;
-    uchar found = 0;
-    for (int j = 0; j < factor; j++)
-        for (int i = 0; i < factor; i++)
-            found |= in[((size_t)y * factor + j) * in_width + x * factor + i];
-    out[(size_t)y * width + x] = found;
-}
-
-// 1 where a pixel is not black.
-kernel void light(global const float *in, global uchar *out, float black, int width, int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x < width && y < height) out[(size_t)y * width + x] = in[(size_t)y * width + x] != black;
-}
-
-// 1 where any pixel within `radius` along one axis is, then turned if `turn`.
-kernel void spread(global const uchar *in, global uchar *out, int radius, int along_y, int turn,
-                   int width, int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x >= width || y >= height) return;
-    int i = along_y ? y : x, last = (along_y ? height : width) - 1;
-    size_t stride = along_y ? width : 1, start = (size_t)y * width + x - i * stride;
-    uchar found = 0;
-    for (int k = max(i - radius, 0); k <= min(i + radius, last); k++) found |= in[start + k * stride];
-    out[(size_t)y * width + x] = turn ? !found : found;
-}
-
-kernel void put(global float *image, global const uchar *where, float value, int width, int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x < width && y < height && where[(size_t)y * width + x]) image[(size_t)y * width + x] = value;
-}
-
-// A symmetric window along x; half of it in `taps`, from its middle.
-kernel void rows(global const float *in, global float *out, constant float *taps, int radius,
-                 int width, int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x >= width || y >= height) return;
-    global const float *row = in + (size_t)y * width;
-    float sum = taps[0] * row[x];
-    if (x >= radius && x + radius < width)
-        for (int k = 1; k <= radius; k++) sum += taps[k] * (row[x - k] + row[x + k]);
-    else
-        for (int k = 1; k <= radius; k++)
-            sum += taps[k] * (row[mirror(x - k, width)] + row[mirror(x + k, width)]);
-    out[(size_t)y * width + x] = sum;
-}
-
-// The same along y, times `factor`, added to what is there if `add`.
-kernel void columns(global const float *in, global float *out, constant float *taps, int radius,
-                    float factor, int add, int width, int height) {
-    int x = get_global_id(0), y = get_global_id(1);
-    if (x >= width || y >= height) return;
-    global const float *p = in + (size_t)y * width + x;
-    float sum = taps[0] * p[0];
-    if (y >= radius && y + radius < height)
-        for (int k = 1; k <= radius; k++) sum += taps[k] * (p[-(long)k * width] + p[(long)k * width]);
-    else
-        for (int k = 1; k <= radius; k++)
-            sum += taps[k] * (in[(size_t)mirror(y - k, height) * width + x] + in[(size_t)mirror(y + k, height) * width + x]);
-    global float *to = out + (size_t)y * width + x;
-    *to = (add ? *to : 0) + factor * sum;
-}
-
 float4 spline(float u) {  // weights of the coefficients at -1-u, -u, 1-u, 2-u
     float v = 1 - u;
     return (float4)(v * v * v, 4 - 3 * u * u * (2 - u), 4 - 3 * v * v * (2 - v), u * u * u) / 6;
@@ -94,19 +12,20 @@ float4 slope(float u) {
 }
 
 // The normal equations, summed over tiles. The fixed slice is looked at on its pixels, the moving
-// one at p + m p; `margin` pixels at the border do not count. One work group per tile of
+// one at p + m p; MARGIN pixels at the border do not count. One work group per tile of
 // TILE x TILE pixels, a work item per column, where xi is the same: what is multiplied with it is
 // so at the end. Sums of a tile: the upper triangle of the 8x8 matrix (36), the right side (8),
 // weighted squares of the residual; count, squares of the residual, squares and sum of the fixed
 // slice.
 kernel __attribute__((reqd_work_group_size(TILE, 1, 1)))
 void normal_equations(global const float *fixed, global const float *moving, int width, int height,
-                      int margin, global const int *tiles, float8 m, float4 photometry,
-                      global float *out) {
+                      global const int *tiles, global const double *state, global float *out) {
     local float shared[SUMS * TILE];
+    if (state[DONE] != 0) return;
+    float8 m = convert_float8(vload8(0, state));
+    float gain = state[GAIN], bias = state[BIAS], scale = state[SCALE];
     int lane = get_local_id(0), across = (width + TILE - 1) / TILE, tile = tiles[get_group_id(0)];
     int x = tile % across * TILE + lane, top = tile / across * TILE;
-    float gain = photometry.x, bias = photometry.y, scale = photometry.z;
     float xi = (x - 0.5f * (width - 1)) / (0.5f * width);
     int cx = clamp(x, 1, width - 2);
     float xx[3] = {0, 0, 0}, xy[3] = {0, 0, 0}, yy[3] = {0, 0, 0};
@@ -116,8 +35,8 @@ void normal_equations(global const float *fixed, global const float *moving, int
         float dx = m.s0 * x + m.s1 * y + m.s2, dy = m.s3 * x + m.s4 * y + m.s5;
         float whole_x = floor(dx), whole_y = floor(dy);
         int qx = x + (int)whole_x, qy = y + (int)whole_y, cy = clamp(y, 1, height - 2);
-        bool ok = x >= margin && y >= margin && x < width - margin && y < height - margin
-                  && qx >= margin && qy >= margin && qx < width - 1 - margin && qy < height - 1 - margin;
+        bool ok = x >= MARGIN && y >= MARGIN && x < width - MARGIN && y < height - MARGIN
+                  && qx >= MARGIN && qy >= MARGIN && qx < width - 1 - MARGIN && qy < height - 1 - MARGIN;
         qx = clamp(qx, 1, width - 3);
         qy = clamp(qy, 1, height - 3);
         global const float *c = fixed + (cy - 1) * width + cx;
@@ -186,9 +105,10 @@ void normal_equations(global const float *fixed, global const float *moving, int
 }
 
 // Each group adds every so many tiles' sums, with what is lost (Kahan); a work item per sum.
-kernel void total(global const float *tiles, global float *out, int count) {
+kernel __attribute__((reqd_work_group_size(64, 1, 1)))
+void total(global const float *tiles, global float *out, int count, global const double *state) {
     int part = get_group_id(0), i = get_local_id(0);
-    if (i >= SUMS) return;
+    if (i >= SUMS || state[DONE] != 0) return;
     float sum = 0, lost = 0;
     for (int tile = part; tile < count; tile += get_num_groups(0)) {
         float value = tiles[tile * SUMS + i] - lost, next = sum + value;
@@ -196,4 +116,75 @@ kernel void total(global const float *tiles, global float *out, int count) {
         sum = next;
     }
     out[part * SUMS + i] = sum;
+}
+
+// A x = b by Cholesky's decomposition, in place; b becomes x. False where A is all but singular.
+bool solve(double a[8][8], double *b) {
+    for (int i = 0; i < 8; i++) {
+        for (int j = 0; j <= i; j++) {
+            double rest = a[j][i];
+            for (int k = 0; k < j; k++) rest -= a[i][k] * a[j][k];
+            if (i == j && !(rest > PIVOT * PIVOT)) return false;
+            a[i][j] = i == j ? sqrt(rest) : rest / a[j][j];
+        }
+        for (int k = 0; k < i; k++) b[i] -= a[i][k] * b[k];
+        b[i] /= a[i][i];
+    }
+    for (int i = 7; i >= 0; i--) {
+        for (int k = i + 1; k < 8; k++) b[i] -= a[k][i] * b[k];
+        b[i] /= a[i][i];
+    }
+    return true;
+}
+
+// One step: `state` from the sums of all tiles. share : tiles of the slice to those looked at.
+kernel __attribute__((reqd_work_group_size(64, 1, 1)))
+void step(global const float *sums, int count, global double *state, int width, int height,
+          double share, double enough) {
+    local double total[SUMS];
+    int lane = get_local_id(0);
+    if (state[DONE] != 0) return;
+    if (lane < SUMS) {
+        double sum = 0;
+        for (int k = 0; k < count; k++) sum += sums[k * SUMS + lane];
+        total[lane] = sum;
+    }
+    barrier(CLK_LOCAL_MEM_FENCE);
+    if (lane) return;
+    double a[8][8], b[8], size[8], found = total[45], largest = 0;
+    int n = 0;
+    for (int i = 0; i < 8; i++)
+        for (int j = i; j < 8; j++) a[i][j] = total[n++];
+    for (int i = 0; i < 8; i++) size[i] = sqrt(a[i][i]);
+    for (int i = 0; i < 8; i++) {
+        b[i] = total[36 + i] / size[i];
+        for (int j = i; j < 8; j++) a[i][j] /= size[i] * size[j];
+    }
+    bool tells = found >= FEWEST && solve(a, b);
+    for (int i = 0; i < 8; i++) {
+        b[i] /= size[i];
+        tells = tells && isfinite(b[i]);
+        if (i < 6) largest = fmax(largest, fabs(b[i]));
+    }
+    state[POINTS] = tells ? found * share : 0;
+    if (!tells) {
+        state[DONE] = 1;
+        return;
+    }
+    state[CORRELATION] = 1 - total[46] / fmax(total[47] - total[48] / found * total[48], 1e-30);
+    double cx = 0.5 * (width - 1), cy = 0.5 * (height - 1), moved[2][3], old[6];
+    for (int i = 0; i < 6; i++) old[i] = state[i];
+    for (int i = 0; i < 2; i++) {
+        moved[i][0] = b[3 * i + 1] * 2 / width;
+        moved[i][1] = b[3 * i + 2] * 2 / height;
+        moved[i][2] = b[3 * i] - moved[i][0] * cx - moved[i][1] * cy;
+    }
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 3; j++)
+            state[3 * i + j] += moved[i][j] + old[3 * i] * moved[0][j] + old[3 * i + 1] * moved[1][j];
+    state[GAIN] += b[6];
+    state[BIAS] += b[7];
+    state[SCALE] = 1 / (RESIDUALS * fmax(sqrt(total[46] / found), 1e-12));
+    state[STEP] += 1;
+    state[DONE] = state[STEP] > 1 && largest < enough;
 }

@@ -1,7 +1,7 @@
 """Gauss-Newton between two filtered slices on an OpenCL device.
 
-The normal equations on any device; and on a GPU, what slices need before: averaged down, black
-areas found, filtered. The twin on the host is `registration.equations`, with the same numbers to
+The steps on any device; and on a GPU, what slices need before: averaged down, black areas found,
+filtered. The twin on the host is `registration.equations`, with the same numbers to
 rounding.
 """
 
@@ -21,12 +21,29 @@ TILE = 32  # px: sums are those of tiles of so many px in x and y
 SUMS = 49
 MARGIN = 4  # px at the border, and around black areas, that do not count
 BLACK = 5  # px: a black area is at least so wide
+RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
+FEWEST, PIVOT = 100, 1e-4  # fewer points, or less told of a motion, and nothing is known
+STEPS, AT_ONCE = 12, 4
 PARTS = 64
 SAMPLED_ROWS = 64  # for the mean grey value
+STATE = ("GAIN", "BIAS", "SCALE", "CORRELATION", "POINTS", "STEP", "DONE")
+FIRST = 8  # numbers of the state before these: the transform less identity
 Photometry = tuple[float, float, float]
 Tiles = NDArray[np.int32]
 Floats = NDArray[np.float64]
 Terms = Sequence[tuple[float, NDArray[np.float32]]]
+
+
+@dataclass
+class Fit:
+    """Where Gauss-Newton stands. light : gain, bias and 1 / (residual that counts a quarter), 0:
+    all count alike. points : pixels that are compared; 0: the slices tell nothing.
+    """
+
+    matrix: Matrix
+    light: Photometry = (1.0, 0.0, 0.0)
+    correlation: float = 0.0
+    points: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,45 +55,49 @@ class Loaded:
     black: Any | None
 
 
-class DeviceSums:
-    """The normal equations of pairs of slices in the memory of a device."""
+class DeviceSteps:
+    """Gauss-Newton between slices in the memory of a device, step after step without the host."""
 
     def __init__(self, context: Any) -> None:
         self.memory = DeviceMemory(context)
-        source = f"#define TILE {TILE}\n#define SUMS {SUMS}\n" + read_source("gauss_newton.cl")
-        self.kernels = self.memory.build(source)
+        numbers = {"TILE": TILE, "SUMS": SUMS, "MARGIN": MARGIN, "FEWEST": FEWEST, "PIVOT": PIVOT}
+        numbers |= {"RESIDUALS": RESIDUALS} | {n: i for i, n in enumerate(STATE, FIRST)}
+        defined = "".join(f"#define {name} {value}\n" for name, value in numbers.items())
+        self.kernels = self.memory.build(defined + read_source("gauss_newton.cl"))
         self.constants: dict[bytes, Any] = {}
         self.buffers: dict[int, Any] = {}
+        self.state = self.memory.empty((FIRST + len(STATE),), np.float64)
 
-    def tile_sums(
-        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
-    ) -> Floats:
+    def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit:
+        """See `registration.equations.HostEquations.descend`."""
+        height, width = (np.int32(n) for n in pair[0].shape)
+        count, parts = len(tiles), self._buffer(PARTS)
+        share = np.float64(-(-width // TILE) * -(-height // TILE) / count)
+        queue, state = self.memory.queue, self.state.data
+        self._set(fit)
+        for _ in range(STEPS // AT_ONCE):
+            for _ in range(AT_ONCE):
+                sums, left = self._sums(pair, tiles), count
+                if count > PARTS:
+                    self.kernels["total"](
+                        queue, (PARTS * 64,), (64,), sums.data, parts.data, np.int32(count), state
+                    )
+                    sums, left = parts, PARTS
+                self.kernels["step"](
+                    queue, (64,), (64,),
+                    sums.data, np.int32(left), state, width, height, share, np.float64(enough),
+                )  # fmt: skip
+            found = self._fetch(self.state)
+            if found[FIRST + STATE.index("DONE")]:
+                break
+        gain, bias, scale, correlation, points, _, _ = found[FIRST:].tolist()
+        matrix = np.eye(2, 3) + found[:6].reshape(2, 3)
+        return Fit(matrix, (gain, bias, scale), correlation, points)
+
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
         """See `registration.equations.HostEquations.tile_sums`."""
-        return self._fetch(self._sums(pair, m, light, tiles)).astype(np.float64)
-
-    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
-        """Of all tiles together, (49,)."""
-        found = self._sums(pair, m, light, tiles)
-        if len(tiles) > PARTS:
-            parts = self._buffer(PARTS)
-            count = np.int32(len(tiles))
-            self.kernels["total"](
-                self.memory.queue, (PARTS * 64,), (64,), found.data, parts.data, count
-            )
-            found = parts
-        total: Floats = self._fetch(found).sum(axis=0, dtype=np.float64)
-        return total
-
-    def _buffer(self, count: int) -> Any:
-        """Of so many tiles' sums; the same one each time, as nothing runs beside it."""
-        if count not in self.buffers:
-            self.buffers[count] = self.memory.empty((count, SUMS), np.float32)
-        return self.buffers[count]
-
-    def _fetch(self, sums: Any) -> NDArray[np.float32]:
-        out = np.empty(sums.shape, np.float32)
-        self.memory.cl.enqueue_copy(self.memory.queue, out, sums.data)
-        return out
+        self._set(fit)
+        return self._fetch(self._sums(pair, tiles)).astype(np.float64)
 
     def constant(self, values: NDArray[Any]) -> Any:
         """Uploaded once."""
@@ -85,21 +106,40 @@ class DeviceSums:
             self.constants[key] = self.memory.upload(values)
         return self.constants[key]
 
-    def _sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Any:
+    def _set(self, fit: Fit) -> None:
+        moves = (fit.matrix - np.eye(2, 3)).ravel()
+        state = np.array([*moves, 0, 0, *fit.light, 0, 0, 0, 0], np.float64)
+        self.memory.cl.enqueue_copy(self.memory.queue, self.state.data, state)
+
+    def _sums(self, pair: tuple[Any, Any], tiles: Tiles) -> Any:
         fixed, moving = pair
         height, width = fixed.shape
         out = self._buffer(len(tiles))
-        moves = np.array([*(m - np.eye(2, 3)).ravel(), 0, 0], np.float32)
         self.kernels["normal_equations"](
             self.memory.queue, (len(tiles) * TILE,), (TILE,),
-            fixed.data, moving.data, np.int32(width), np.int32(height), np.int32(MARGIN),
-            self.constant(tiles).data, moves, np.array([*light, 0], np.float32), out.data,
+            fixed.data, moving.data, np.int32(width), np.int32(height),
+            self.constant(tiles).data, self.state.data, out.data,
         )  # fmt: skip
         return out
 
+    def _buffer(self, count: int) -> Any:
+        """Of so many tiles' sums; the same one each time, as nothing runs beside it."""
+        if count not in self.buffers:
+            self.buffers[count] = self.memory.empty((count, SUMS), np.float32)
+        return self.buffers[count]
 
-class DeviceSlices(DeviceSums):
-    """What slices need before they are compared, for a device where transfer costs most."""
+    def _fetch(self, numbers: Any) -> NDArray[Any]:
+        out = np.empty(numbers.shape, numbers.dtype)
+        self.memory.cl.enqueue_copy(self.memory.queue, out, numbers.data)
+        return out
+
+
+class DeviceSlices(DeviceSteps):
+    """And what slices need before, for a device where transfer costs most."""
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.kernels |= self.memory.build(read_source("slices.cl"))
 
     def load(self, image: Image, factor: int) -> Loaded:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""

@@ -1,12 +1,12 @@
 """Where slices are made ready for their pairs, and the normal equations of a pair are computed.
 
-`HostEquations` is numpy alone. On a processor OpenCL adds up the sums, four times as fast; Fourier
+`HostEquations` is numpy alone. On a processor OpenCL takes the steps, many times as fast; Fourier
 transforms filter best there, by numpy. On a GPU everything stays on the device.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,16 +17,20 @@ from amst_hpc.averaging import average_down
 from amst_hpc.opencl.devices import NoDeviceError, open_device
 from amst_hpc.opencl.gauss_newton import (
     BLACK,
+    FEWEST,
     MARGIN,
+    PIVOT,
+    RESIDUALS,
+    STEPS,
     TILE,
     DeviceSlices,
-    DeviceSums,
+    DeviceSteps,
+    Fit,
     Loaded,
-    Photometry,
     Tiles,
 )
 from amst_hpc.registration.coherence import RadialFilter, prepare
-from amst_hpc.transform import FloatImage, Image, Matrix
+from amst_hpc.transform import FloatImage, Image, compose, small_affine
 
 UPPER = np.triu_indices(8)
 TOGETHER = 64  # tiles that numpy looks at together
@@ -44,10 +48,8 @@ class Equations(Protocol):
     def smaller(self, slice_: Any, factor: int) -> Any: ...
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
-    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats: ...
-    def tile_sums(
-        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
-    ) -> Floats: ...
+    def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit: ...
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,30 +85,40 @@ class HostEquations:
         """Its pixels."""
         return average_down(slice_.pixels, 1)
 
-    def sums(self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
-        """Of all tiles together, (49,)."""
-        total: Floats = self.tile_sums(pair, m, light, tiles).sum(axis=0)
-        return total
+    def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit:
+        """Gauss-Newton from `fit` until a step is below `enough` px.
 
-    def tile_sums(
-        self, pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles
-    ) -> Floats:
-        """Sums of each tile, (n, 49); which ones, `opencl/gauss_newton.cl` says.
-
-        pair : coefficients of the fixed and the moving slice. light : gain, bias and 1 / (residual
-        that counts a quarter), 0: all count alike. tiles : numbers of tiles of 32 x 32 px, row by
-        row.
+        pair : coefficients of the fixed and the moving slice. tiles : numbers of the tiles of 32 x
+        32 px, row by row, that are looked at.
         """
+        shape = pair[0].shape
+        share = across(shape[1]) * across(shape[0]) / len(tiles)
+        for step in range(STEPS):
+            total = self.tile_sums(pair, fit, tiles).sum(axis=0)
+            change = _solve(total)
+            if change is None:
+                return replace(fit, points=0.0)
+            matrix = compose(fit.matrix, small_affine(change[:6], shape))
+            gain, bias = fit.light[0] + change[6], fit.light[1] + change[7]
+            scale = 1 / (RESIDUALS * max(np.sqrt(total[46] / total[45]), 1e-12))
+            fixed = max(total[47] - total[48] / total[45] * total[48], 1e-30)
+            fit = Fit(matrix, (gain, bias, scale), 1 - total[46] / fixed, total[45] * share)
+            if step and np.abs(change[:6]).max() < enough:
+                break
+        return fit
+
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
+        """Sums of each tile, (n, 49); which ones, `opencl/gauss_newton.cl` says."""
         parts = np.array_split(tiles, -(-len(tiles) // TOGETHER))
-        return np.concatenate([_tile_sums(pair, m, light, part) for part in parts])
+        return np.concatenate([_tile_sums(pair, fit, part) for part in parts])
 
 
 class ProcessorEquations(HostEquations):
-    """The sums by OpenCL on a processor."""
+    """The steps by OpenCL on a processor."""
 
     def __init__(self, context: Any) -> None:
-        self.device = DeviceSums(context)
-        self.sums = self.device.sums  # type: ignore[method-assign]
+        self.device = DeviceSteps(context)
+        self.descend = self.device.descend  # type: ignore[method-assign]
         self.tile_sums = self.device.tile_sums  # type: ignore[method-assign]
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
@@ -153,6 +165,28 @@ def seen(image: Image) -> Mask | None:
     return ~black if black.any() else None
 
 
+def _solve(total: Floats) -> Floats | None:
+    """The step that the sums of all tiles ask for, and those of gain and bias; None: they tell
+    nothing.
+    """
+    if total[45] < FEWEST or not np.isfinite(total).all():
+        return None
+    matrix = np.zeros((8, 8))
+    matrix[UPPER] = total[:36]
+    matrix += np.triu(matrix, 1).T
+    size = np.sqrt(np.diag(matrix))
+    if not (size > 0).all():
+        return None
+    matrix /= np.outer(size, size)
+    try:
+        if np.diag(np.linalg.cholesky(matrix)).min() < PIVOT:
+            return None
+    except np.linalg.LinAlgError:
+        return None
+    change: Floats = np.linalg.solve(matrix, total[36:44] / size) / size
+    return change
+
+
 def across(width: int) -> int:
     """How many tiles lie side by side."""
     return -(-width // TILE)
@@ -182,10 +216,11 @@ def _sample(c: FloatImage, at: tuple[Any, Any], part: Any) -> tuple[Single, Sing
     return value, gx, gy
 
 
-def _tile_sums(pair: tuple[Any, Any], m: Matrix, light: Photometry, tiles: Tiles) -> Floats:
+def _tile_sums(pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
     fixed, moving = pair
+    m = fit.matrix
     height, width = fixed.shape
-    gain, bias, scale = (np.float32(value) for value in light)
+    gain, bias, scale = (np.float32(value) for value in fit.light)
     lane = np.arange(TILE)
     x = (tiles % across(width) * TILE)[:, None, None] + lane + 0 * lane[:, None]
     y = (tiles // across(width) * TILE)[:, None, None] + lane[:, None] + 0 * lane

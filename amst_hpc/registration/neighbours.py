@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.averaging import average_down
-from amst_hpc.opencl.gauss_newton import TILE, Photometry, Tiles
+from amst_hpc.opencl.gauss_newton import TILE, Fit, Tiles
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import RadialFilter, gaussian
 from amst_hpc.registration.correlation import cross_correlation
-from amst_hpc.registration.equations import UPPER, Equations, across
+from amst_hpc.registration.equations import Equations, across
 from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
 
 FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
@@ -31,13 +31,10 @@ COARSE_SIDE = 256  # px of the shorter side of the slice averaged down
 COARSER = 4  # and once more by this factor, where so much is left:
 SMALLEST_SIDE = 64
 SMOOTH = gaussian(1.0)
-STEPS = 12
 ENOUGH_COARSE_PX, ENOUGH_PX = 0.02, 1e-3
-RESIDUALS = 2.0  # a residual of so many standard deviations counts a quarter
 SAMPLE = 1 << 20  # px of a large slice that are looked at, but on a GPU
 LEAST_OVERLAP = 0.2
 CHANCE = 0.05
-SMALLEST_PIVOT = 1e-4
 Floats = NDArray[np.float64]
 
 
@@ -53,16 +50,6 @@ class Prepared:
     small: Any
     factor: int
     scale: int
-
-
-@dataclass
-class Fit:
-    """Where Gauss-Newton stands. light : gain, bias and what weights the residuals."""
-
-    matrix: Matrix
-    light: Photometry = (1.0, 0.0, 0.0)
-    correlation: float = 0.0
-    points: float = 0.0
 
 
 class Neighbours:
@@ -108,18 +95,19 @@ class Neighbours:
         for (factor, a), (_, b) in zip(fixed.coarse, moving.coarse, strict=True):
             both = (a, b)
             fit = Fit(_scaled(fit.matrix, 1 / factor), (fit.light[0], 0.0, 0.0))
-            fit = self._descend(fit, both, ENOUGH_COARSE_PX)
+            fit = self._descend(both, fit, ENOUGH_COARSE_PX)
             if reason := _fault(fit, a.shape):
                 return replace(pair, reason=reason)
             fit.matrix = _scaled(fit.matrix, factor)
         if pair.k in fixed.full:
             both, factor = (fixed.full[pair.k], moving.full[pair.k]), 1
-            fit = self._descend(Fit(fit.matrix), both, ENOUGH_PX)
+            fit = self._descend(both, Fit(fit.matrix), ENOUGH_PX)
         shape = both[0].shape
         if reason := _fault(fit, shape):
             return replace(pair, reason=reason)
         tiles = self._tiles(shape)
-        sums = self.equations.tile_sums(both, _scaled(fit.matrix, 1 / factor), fit.light, tiles)
+        fit_here = replace(fit, matrix=_scaled(fit.matrix, 1 / factor))
+        sums = self.equations.tile_sums(both, fit_here, tiles)
         return replace(
             pair,
             matrix=_scaled(fit.matrix, fixed.scale),
@@ -128,30 +116,13 @@ class Neighbours:
             overlap=fit.points / (shape[0] * shape[1]),
         )
 
+    def _descend(self, both: tuple[Any, Any], fit: Fit, enough: float) -> Fit:
+        return self.equations.descend(both, fit, self._tiles(both[0].shape), enough)
+
     def _tiles(self, shape: tuple[int, int]) -> Tiles:
         """Tiles that are looked at: all of them, or an even sample of a large slice."""
         every = 1 if self.equations.every_tile else max(1, round(shape[0] * shape[1] / SAMPLE))
         return _every(shape, every)
-
-    def _descend(self, fit: Fit, both: tuple[Any, Any], enough: float) -> Fit:
-        """Gauss-Newton until a step is below `enough` px."""
-        shape = both[0].shape
-        tiles = self._tiles(shape)
-        for step in range(STEPS):
-            total = self.equations.sums(both, fit.matrix, fit.light, tiles)
-            fit.points = total[45] * across(shape[1]) * across(shape[0]) / len(tiles)
-            change = _solve(total)
-            if change is None:
-                fit.points = 0
-                return fit
-            mean = total[48] / total[45]
-            fit.correlation = 1 - total[46] / max(total[47] - mean * total[48], 1e-30)
-            fit.matrix = compose(fit.matrix, small_affine(change[:6], shape))
-            scale = 1 / (RESIDUALS * max(np.sqrt(total[46] / total[45]), 1e-12))
-            fit.light = (fit.light[0] + change[6], fit.light[1] + change[7], scale)
-            if step and np.abs(change[:6]).max() < enough:
-                break
-        return fit
 
 
 @lru_cache
@@ -160,28 +131,6 @@ def _every(shape: tuple[int, int], n: int) -> Tiles:
     columns, rows = across(shape[1]), across(shape[0])
     y, x = np.divmod(np.arange(columns * rows, dtype=np.int32), columns)
     return np.flatnonzero((x + y) % n == 0).astype(np.int32)
-
-
-def _solve(total: Floats) -> Floats | None:
-    """The step that the sums of all tiles ask for, and those of gain and bias; None: they tell
-    nothing.
-    """
-    if total[45] < 100 or not np.isfinite(total).all():
-        return None
-    matrix = np.zeros((8, 8))
-    matrix[UPPER] = total[:36]
-    matrix += np.triu(matrix, 1).T
-    size = np.sqrt(np.diag(matrix))
-    if not (size > 0).all():
-        return None
-    matrix /= np.outer(size, size)
-    try:
-        if np.diag(np.linalg.cholesky(matrix)).min() < SMALLEST_PIVOT:
-            return None
-    except np.linalg.LinAlgError:
-        return None
-    change: Floats = np.linalg.solve(matrix, total[36:44] / size) / size
-    return change
 
 
 def _fault(fit: Fit, shape: tuple[int, int]) -> str:
@@ -212,17 +161,6 @@ def _tissue(sums: Floats, tiles: Tiles, shape: tuple[int, int]) -> float:
         return 0.0
     found = np.linalg.solve(matrix, right).reshape(2, 6)[:, 3:]
     return float(np.sqrt(np.mean(found**2)))
-
-
-def small_affine(theta: Floats, shape: Sequence[int]) -> Matrix:
-    """Displacement at the centre (x: 0, y: 3) and its change over half a width (1, 4) and half a
-    height (2, 5), px, as a transform of a (y, x) image.
-    """
-    height, width = shape
-    a = np.array([[theta[1], theta[2]], [theta[4], theta[5]]]) / [width / 2, height / 2]
-    centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    shift = np.array([theta[0], theta[3]]) - a @ centre
-    return np.hstack([np.eye(2) + a, shift[:, None]])
 
 
 def _scaled(m: Matrix, factor: float) -> Matrix:

@@ -23,9 +23,8 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
-from amst_hpc.registration.neighbours import small_affine
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import Matrix, compose, displacement, invert, translation
+from amst_hpc.transform import Matrix, compose, displacement, invert, small_affine, translation
 
 ERROR = 5.0  # of a pair, in units of its tissue
 UNKNOWN_TISSUE = 0.024  # px: slices too small to tell

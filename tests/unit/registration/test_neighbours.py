@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from amst_hpc.opencl.gauss_newton import Fit
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration import neighbours as numerics
 from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
@@ -13,8 +14,8 @@ from amst_hpc.registration.equations import (
     ProcessorEquations,
     seen,
 )
-from amst_hpc.registration.neighbours import Neighbours, first_shift, small_affine
-from amst_hpc.transform import compose, displacement, invert, translation
+from amst_hpc.registration.neighbours import Neighbours, first_shift
+from amst_hpc.transform import compose, displacement, invert, small_affine, translation
 
 SHAPE = (260, 300)
 TURN = small_affine(np.array([1.5, 0.8, -0.6, -1.2, 0.4, 0.7]), SHAPE)
@@ -104,15 +105,32 @@ def test_sums_do_not_depend_on_the_device(places):
     images = [rng.normal(3, 1, (133, 170)).astype(np.float32) for _ in range(2)]
     images[0][40:50, 60:80] = np.nan
     tiles = np.array([0, 3, 5, 12, 20, 29], np.int32)
-    where, light = translation(1.3, -0.8) + TURN - np.eye(2, 3), (1.1, 0.2, 0.7)
-    expected = places["host"].tile_sums(tuple(images), where, light, tiles)
+    fit = Fit(translation(1.3, -0.8) + TURN - np.eye(2, 3), (1.1, 0.2, 0.7))
+    expected = places["host"].tile_sums(tuple(images), fit, tiles)
     for place in (places["processor"].device, places["gpu"]):
         pair = tuple(map(place.memory.upload, images))
-        found = place.tile_sums(pair, where, light, tiles)
+        found = place.tile_sums(pair, fit, tiles)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
-        many = np.tile(tiles, 20)
-        total = place.sums(pair, where, light, many)
-        np.testing.assert_allclose(total, 20 * expected.sum(axis=0), rtol=1e-4, atol=1)
+
+
+@pytest.mark.parametrize("black", [False, True])
+def test_steps_do_not_depend_on_the_device(places, black):
+    """Where nothing is told, too: one step less than the others would take."""
+    rng = np.random.default_rng(5)
+    noise = ndimage.gaussian_filter(rng.normal(size=(2, 330, 420)), (0, 2, 2)).astype(np.float32)
+    images = [noise[0], noise[0] + noise[1] / 2]
+    if black:
+        images[1][:, 6:] = np.nan
+    tiles = np.arange(11 * 14, dtype=np.int32)  # more than are fetched one by one
+    fit = Fit(translation(0.4, -0.3))
+    expected = places["host"].descend(tuple(images), fit, tiles, 1e-3)
+    assert bool(expected.points) != black
+    for place in (places["processor"].device, places["gpu"]):
+        found = place.descend(tuple(map(place.memory.upload, images)), fit, tiles, 1e-3)
+        assert error(found.matrix, expected.matrix) < 1e-3
+        assert found.light == pytest.approx(expected.light, rel=1e-3, abs=1e-4)
+        assert found.points == expected.points
+        assert found.correlation == pytest.approx(expected.correlation, abs=1e-4)
 
 
 def test_gain_and_bias_do_not_matter(neighbours):

@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 
 from amst_hpc.pair_result import PairResult
-from amst_hpc.registration.neighbours import small_affine
 from amst_hpc.registration.solve import solve
 from amst_hpc.slice_result import SliceResult
-from amst_hpc.transform import compose, displacement, invert, translation
+from amst_hpc.transform import compose, displacement, invert, small_affine, translation
 
 SHAPE = (600, 800)
 
