@@ -3,8 +3,8 @@
 
     python benchmarks/neighbours.py [SIZE...] [--device cpu]
 
-Upload included, start-up and compilation apart; medians of five; on a processor CPU time. The error is the largest of a
-corner, px, on a synthetic pair with noise.
+Upload included, start-up and compilation apart; medians of five; on a processor CPU time. The error
+is the largest of a corner, px, on a synthetic pair with noise.
 """
 
 import argparse

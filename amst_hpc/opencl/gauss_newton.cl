@@ -139,7 +139,7 @@ bool solve(double a[8][8], double *b) {
 
 // One step: `state` from the sums of all tiles. share : tiles of the slice to those looked at.
 kernel __attribute__((reqd_work_group_size(64, 1, 1)))
-void step(global const float *sums, int count, global double *state, int width, int height,
+void advance(global const float *sums, int count, global double *state, int width, int height,
           double share, double enough) {
     local double total[SUMS];
     int lane = get_local_id(0);

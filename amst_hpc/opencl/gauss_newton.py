@@ -83,7 +83,7 @@ class DeviceSteps:
                         queue, (PARTS * 64,), (64,), sums.data, parts.data, np.int32(count), state
                     )
                     sums, left = parts, PARTS
-                self.kernels["step"](
+                self.kernels["advance"](
                     queue, (64,), (64,),
                     sums.data, np.int32(left), state, width, height, share, np.float64(enough),
                 )  # fmt: skip
@@ -94,10 +94,10 @@ class DeviceSteps:
         matrix = np.eye(2, 3) + found[:6].reshape(2, 3)
         return Fit(matrix, (gain, bias, scale), correlation, points)
 
-    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> NDArray[np.float32]:
         """See `registration.equations.HostEquations.tile_sums`."""
         self._set(fit)
-        return self._fetch(self._sums(pair, tiles)).astype(np.float64)
+        return self._fetch(self._sums(pair, tiles))
 
     def constant(self, values: NDArray[Any]) -> Any:
         """Uploaded once."""

@@ -6,6 +6,7 @@ transforms filter best there, by numpy. On a GPU everything stays on the device.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -29,11 +30,12 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
-from amst_hpc.registration.coherence import RadialFilter, prepare
+from amst_hpc.registration.coherence import RINGS, RadialFilter, prepare
 from amst_hpc.transform import FloatImage, Image, compose, small_affine
 
 UPPER = np.triu_indices(8)
 TOGETHER = 64  # tiles that numpy looks at together
+log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -49,7 +51,7 @@ class Equations(Protocol):
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
     def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit: ...
-    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats: ...
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Single: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +96,7 @@ class HostEquations:
         shape = pair[0].shape
         share = across(shape[1]) * across(shape[0]) / len(tiles)
         for step in range(STEPS):
-            total = self.tile_sums(pair, fit, tiles).sum(axis=0)
+            total = self.tile_sums(pair, fit, tiles).sum(axis=0, dtype=np.float64)
             change = _solve(total)
             if change is None:
                 return replace(fit, points=0.0)
@@ -107,7 +109,7 @@ class HostEquations:
                 break
         return fit
 
-    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
+    def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Single:
         """Sums of each tile, (n, 49); which ones, `opencl/gauss_newton.cl` says."""
         parts = np.array_split(tiles, -(-len(tiles) // TOGETHER))
         return np.concatenate([_tile_sums(pair, fit, part) for part in parts])
@@ -137,16 +139,36 @@ class GpuEquations(DeviceSlices):
 
 
 def open_equations(wanted: str, local_rank: int) -> Equations:
-    """On the rank's device; by numpy where no OpenCL device computes.
+    """On the rank's device; by numpy where no OpenCL device computes what it should.
 
     wanted : as `coarse.device`. Raises `InputError` for a device that does not exist.
     """
     try:
         context, device = open_device(wanted, local_rank)
-        kind = GpuEquations if device.kind == "gpu" else ProcessorEquations
-        return kind(context)
     except (NoDeviceError, ImportError):
         return HostEquations()
+    kind = GpuEquations if device.kind == "gpu" else ProcessorEquations
+    try:
+        equations = kind(context)
+        _prove(equations)
+    except Exception as error:  # pyopencl's errors have no common class
+        log.warning("neighbours do not compute on %s (%s); on with the host", device, error)
+        return HostEquations()
+    return equations
+
+
+def _prove(equations: Equations) -> None:
+    """Raises where a pair that is known is not found."""
+    noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(96, 97)), 2)
+    image = np.rint(noise / noise.std() * 20 + 128).astype(np.uint8)
+    both = tuple(
+        equations.filtered(equations.load(part, 1), RadialFilter(np.ones(RINGS)))
+        for part in (image[:, :-1], image[:, 1:])
+    )
+    tiles = np.arange(9, dtype=np.int32)
+    found = equations.descend((both[0], both[1]), Fit(np.eye(2, 3)), tiles, 1e-3)
+    if not np.abs(found.matrix - translation(-1, 0)).max() < 0.05:
+        raise RuntimeError(f"a test pair gave {found.matrix.tolist()}")
 
 
 def averaged(image: Image, factor: int) -> Image:
@@ -216,7 +238,7 @@ def _sample(c: FloatImage, at: tuple[Any, Any], part: Any) -> tuple[Single, Sing
     return value, gx, gy
 
 
-def _tile_sums(pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
+def _tile_sums(pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Single:
     fixed, moving = pair
     m = fit.matrix
     height, width = fixed.shape
@@ -250,5 +272,5 @@ def _tile_sums(pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Floats:
     ends = [weighted[:, 8, 8], count.sum(axis=(1, 2)), (rest**2).sum(axis=1)]
     ends += [(f**2).sum(axis=1), f.sum(axis=1)]
     parts = [weighted[:, UPPER[0], UPPER[1]], weighted[:, :8, 8], np.stack(ends, axis=1)]
-    out: Floats = np.concatenate(parts, axis=1).astype(np.float64)
+    out: Single = np.concatenate(parts, axis=1)
     return out

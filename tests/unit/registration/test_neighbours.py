@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from amst_hpc.opencl.gauss_newton import Fit
+from amst_hpc.opencl.gauss_newton import DeviceSteps, Fit
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration import neighbours as numerics
 from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
@@ -12,6 +12,7 @@ from amst_hpc.registration.equations import (
     GpuEquations,
     HostEquations,
     ProcessorEquations,
+    open_equations,
     seen,
 )
 from amst_hpc.registration.neighbours import Neighbours, first_shift
@@ -111,6 +112,13 @@ def test_sums_do_not_depend_on_the_device(places):
         pair = tuple(map(place.memory.upload, images))
         found = place.tile_sums(pair, fit, tiles)
         np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-2)
+
+
+def test_a_device_that_computes_nonsense_is_left_for_the_host(opencl_ready, monkeypatch, caplog):
+    assert isinstance(open_equations("cpu", 0), ProcessorEquations)
+    monkeypatch.setattr(DeviceSteps, "descend", lambda *_: Fit(np.eye(2, 3)))
+    assert type(open_equations("cpu", 0)) is HostEquations
+    assert "neighbours do not compute on" in caplog.text
 
 
 @pytest.mark.parametrize("black", [False, True])
