@@ -52,10 +52,11 @@ class PairWork:
     settings: Settings
 
     def places(self) -> list[Place]:
-        """All pairs of slices that are neither black nor unreadable, ascending."""
+        """All pairs of slices that are neither black, unreadable nor excluded, ascending."""
         if not self.settings.enabled:
             return []
         good = {z for z, result in self.results.items() if not result.blank}
+        good -= self.inputs.excluded
         steps = range(self.settings.reach + 1)
         return [(z, k) for z in self.inputs.select if z in good for k in steps if z + k in good]
 
@@ -89,13 +90,11 @@ class PairWork:
         return digest.hexdigest()[:16]
 
     def split(
-        self, journal: Mapping[Place, tuple[str, PairResult]]
+        self, journal: Mapping[tuple[int, int, str], PairResult]
     ) -> tuple[dict[Place, PairResult], dict[Place, str]]:
         """The pairs that the journal holds, and the keys of those that it does not."""
         keys = {place: self.key(place) for place in self.places()}
-        done = {
-            p: journal[p][1] for p, key in keys.items() if p in journal and journal[p][0] == key
-        }
+        done = {p: journal[*p, key] for p, key in keys.items() if (*p, key) in journal}
         return done, {p: key for p, key in keys.items() if p not in done}
 
 

@@ -30,7 +30,9 @@ MEANINGS = {
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
     "copied": "moved as one neighbour is",
-    "blank": "black in raw, left black",
+    "excluded": "kept from the other slices, as was asked for",
+    "shifted": "moved as was asked for",
+    "blank": "left black",
     "unreadable": "cannot be read, left black",
 }
 
