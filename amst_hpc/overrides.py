@@ -42,7 +42,7 @@ def read_overrides(path: Path, depth: int) -> list[Override]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--overrides {path}: cannot be read ({error})") from None
+        raise InputError(f"--overrides {path}: cannot be read ({error}); expected CSV") from None
     rows = [(n, line) for n, line in enumerate(lines, 1) if line.strip(" ,;\t\r")]
     rows = [(n, line) for n, line in rows if not line.startswith("#")]
     number, head = rows[0] if rows else (1, "")
@@ -71,12 +71,15 @@ def read_overrides(path: Path, depth: int) -> list[Override]:
 
 
 def _cells(line: str, delimiter: str) -> list[str]:
-    return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])]
+    except csv.Error:  # a cell of more than 128 KiB
+        return []
 
 
 def _override(cells: Mapping[str, str], depth: int, delimiter: str) -> Override:
     """One line of the table. Raises `InputError`."""
-    text, action = cells["slice"], cells.get("action", "").lower()
+    text, action = cells.get("slice", ""), cells.get("action", "").lower()
     if not (text.isascii() and text.isdigit() and int(text) < depth):
         raise InputError(f"slice {text!r}: expected a number from 0 to {depth - 1}")
     if action not in ACTIONS:
