@@ -154,7 +154,8 @@ def _fallen_back(folder: Path) -> int:
     with (folder / "slices.csv").open() as file:
         rows = csv.DictReader(file)
         return sum(
-            row["status"] != "affine" and not row["reason"].startswith(OVERRIDE) for row in rows
+            row["status"] != "affine" and not row.get("reason", "").startswith(OVERRIDE)
+            for row in rows
         )
 
 
