@@ -116,10 +116,10 @@ class Attempt:
         keys = {z: (z, *inputs.left_out(z, radius)) for z in inputs.select}
         return {z: SliceResult.from_record(found[k]) for z, k in keys.items() if k in found}
 
-    def paired(self) -> dict[tuple[int, int, str], PairResult]:
-        """What the journal holds of pairs, by (z, k, the key it was found with)."""
+    def paired(self) -> dict[tuple[int, int], tuple[str, PairResult]]:
+        """What the journal holds of pairs, by (z, k): the key it was found with, and the result."""
         found = records(self.journal, "*.pair.log")
-        return {(r["z"], r["k"], r["key"]): PairResult.from_record(r) for r in found}
+        return {(r["z"], r["k"]): (r["key"], PairResult.from_record(r)) for r in found}
 
     def settle(self, results: Sequence[SliceResult], overrides: Sequence[Override]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""

@@ -90,11 +90,13 @@ class PairWork:
         return digest.hexdigest()[:16]
 
     def split(
-        self, journal: Mapping[tuple[int, int, str], PairResult]
+        self, journal: Mapping[Place, tuple[str, PairResult]]
     ) -> tuple[dict[Place, PairResult], dict[Place, str]]:
         """The pairs that the journal holds, and the keys of those that it does not."""
         keys = {place: self.key(place) for place in self.places()}
-        done = {p: journal[*p, key] for p, key in keys.items() if (*p, key) in journal}
+        done = {
+            p: journal[p][1] for p, key in keys.items() if p in journal and journal[p][0] == key
+        }
         return done, {p: key for p, key in keys.items() if p not in done}
 
 

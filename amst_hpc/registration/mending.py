@@ -23,7 +23,8 @@ def hide(found: Sequence[SliceResult], overrides: Sequence[Override]) -> list[Sl
     """The slices as the others may see them: of an excluded one nothing is known."""
     out = excluded(overrides)
     return [
-        replace(s, affine=None, shift=None, prealigned=None) if s.z in out else s for s in found
+        SliceResult(s.z, s.file, s.blank, s.unreadable, reason=s.reason) if s.z in out else s
+        for s in found
     ]
 
 
