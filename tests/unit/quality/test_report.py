@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -47,6 +48,15 @@ def test_words_name_what_fell_back_and_how_steady_it_is(out):
     jumps = [float(v) for v in re.findall(r"([\d.]+) px \(95 %", text)]
     assert jumps == sorted(jumps, reverse=True)
     assert len(jumps) == 3
+
+
+def test_what_a_person_has_decided_about_is_told_but_did_not_fall_back(out):
+    found = findings(out)
+    found.slices[50] = replace(found.slices[50], status="shifted", reason="override: shift 3 -2")
+    text = " ".join(sentences(found))
+    assert "1 is not: 1 shifted (moved as was asked for)" in text
+    assert "(fell back)" not in text.replace("slices none (fell back)", "")
+    assert "override: shift 3 -2" in report.page(found)
 
 
 def test_a_slice_that_jumps_is_suspected(out):
