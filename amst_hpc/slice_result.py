@@ -51,12 +51,12 @@ class SliceResult:
     affine : by elastix. prealigned : translation onto its own pre-aligned slice, where one was
     needed. unreadable : blank because it cannot be read now. missed : pre-aligned slices that its
     template lacks because they cannot be read now; such a result is asked for again at the next
-    start. left_out : excluded slices that its template is without. start, metric : correlation with
-    the template at `shift` and at `affine`. matches : keypoints that agreed on the shift. reason :
-    of the first failure, then why `status` is no better; an override stands before it. seconds : by
-    stage. status, transform : what is applied, None where the slice is blank.
+    start. start, metric : correlation with the template at `shift` and at `affine`. matches :
+    keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
+    better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
     pairs : registrations with neighbours that hold it; pair_residual : their median residual;
-    correction : how far they move its corners on the mean, px.
+    correction : how far they move its corners on the mean, px. left_out : excluded slices that its
+    template is without.
     """
 
     z: int

@@ -470,6 +470,14 @@ def decided(folder: Path, *rows: str) -> tuple[str, Path]:
     return "--overrides", path
 
 
+@pytest.fixture
+def every_override(stacks, tmp_path) -> tuple[tuple[str, Path], Path]:
+    """The option, with one table for all tests, and OUT."""
+    path = stacks[0].with_name("every.csv")
+    path.write_text("slice,action,x,y\n1,shift,2.5,1\n3,exclude\n6,interpolate\n9,blank\n")
+    return ("--overrides", path), tmp_path / "out.h5"
+
+
 def work_done(out: Path) -> tuple[int, int, int]:
     """Slices and pairs registered, layers written, in all starts."""
     folder = out.with_suffix(".amst")
@@ -830,14 +838,6 @@ def test_a_range_has_the_contrast_of_its_own_slices(own, alone, tmp_path):
 
 
 # ---- ranks
-
-
-@pytest.fixture
-def every_override(stacks, tmp_path) -> tuple[tuple[str, Path], Path]:
-    """The option, with one table for all tests, and OUT."""
-    path = stacks[0].with_name("every.csv")
-    path.write_text("slice,action,x,y\n1,shift,2.5,1\n3,exclude\n6,interpolate\n9,blank\n")
-    return ("--overrides", path), tmp_path / "out.h5"
 
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
