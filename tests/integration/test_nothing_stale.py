@@ -509,6 +509,8 @@ def test_overrides_write_their_own_layers_alone_and_go_again(stacks, alone, tmp_
     assert (shown[2][0], shown[10][0]) == ("blank", "interpolated")
     assert [status for status, reason in shown if not reason] == ["affine"] * (DEPTH - 3)
     finished(call("verify", out))
+    facts = json.loads((tmp_path / "out.amst" / "run.json").read_text())
+    assert facts["overrides"] == {"1": "shift 3 -2", "2": "blank", "10": "interpolate"}
     (found,) = show(out)
     assert (found.state, found.written, found.fallen_back) == ("done", DEPTH, 0)
     finished(call(*command))
