@@ -36,6 +36,7 @@ def apply_overrides(
 ) -> list[SliceResult]:
     """The settled slices, changed as was asked for; black ones stay black.
 
+    Such a slice is not held by its pairs any more: nothing is said of them.
     own : by `choose_transforms`, nothing hidden. chosen : the same with what `hide` hides, solved :
     what the neighbours made of it.
     """
@@ -45,11 +46,11 @@ def apply_overrides(
     for i, o in wanted.items():
         before = solved[i].transform
         if o.action == "blank":
-            now[i] = _mended(solved[i], o, "blank", None)
+            now[i] = _mended(own[i], o, "blank", None)
         elif before is None:
-            continue
+            now[i] = own[i]
         elif o.action == "shift":
-            now[i] = _mended(solved[i], o, "shifted", compose(before, translation(-o.x, -o.y)))
+            now[i] = _mended(own[i], o, "shifted", compose(before, translation(-o.x, -o.y)))
         elif o.action == "exclude":
             between = from_neighbours(solved[i], solved, anchors, i).transform
             now[i] = _mended(own[i], o, "excluded", _follow(own[i], chosen[i].transform, between))
@@ -57,8 +58,8 @@ def apply_overrides(
     good = [i for i, s in enumerate(now) if s.status in GOOD and i not in later]
     for i, o in later.items():
         if now[i].transform is not None:
-            found = from_neighbours(now[i], now, good, i)
-            now[i] = _mended(now[i], o, found.status, found.transform)
+            found = from_neighbours(own[i], now, good, i)
+            now[i] = _mended(own[i], o, found.status, found.transform)
     return now
 
 

@@ -98,11 +98,20 @@ def test_the_others_do_not_see_an_excluded_slice():
             np.testing.assert_array_equal(a.transform, b.transform)
 
 
+def test_nothing_is_said_of_pairs_that_do_not_hold_a_slice_any_more():
+    actions = ("exclude", "shift", "interpolate", "blank")
+    slices = [replace(found(z), device="CPU", rank=1) for z in range(6)]
+    overrides = [Override(z, action, 1, 1) for z, action in enumerate(actions, 1)]
+    now = settle(slices, *overrides, move=lambda _: translation(1, 0))
+    assert [s.pairs for s in now] == [4, 0, 0, 0, 0, 4]
+    assert {s.device for s in now} == {"CPU"}
+
+
 @pytest.mark.parametrize("action", ["exclude", "shift", "interpolate"])
 def test_a_black_slice_stays_black_and_is_not_taken_for_mended(action):
-    slices = [found(0), SliceResult(1, blank=True), found(2)]
+    slices = [found(0), SliceResult(1, blank=True, rank=2), found(2)]
     now = settle(slices, Override(1, action, 3, 3))[1]
-    assert (now.status, now.transform, now.overridden) == ("blank", None, False)
+    assert (now.status, now.transform, now.overridden, now.rank) == ("blank", None, False, 2)
 
 
 def test_slices_outside_the_range_do_not_matter():
