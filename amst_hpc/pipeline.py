@@ -47,6 +47,7 @@ from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.fallback import choose_transforms
+from amst_hpc.registration.mending import apply_overrides, hide
 from amst_hpc.registration.solve import solve
 from amst_hpc.slice_result import SliceResult, to_csv
 
@@ -66,8 +67,8 @@ class Outcome:
 
     @property
     def fallen_back(self) -> list[SliceResult]:
-        """Slices that stand on a lower rung than `affine`."""
-        return [result for result in self.results if result.status != "affine"]
+        """Slices that stand on a lower rung than `affine`, unasked."""
+        return [result for result in self.results if result.fell_back]
 
     @property
     def refused(self) -> bool:
@@ -84,6 +85,8 @@ class Outcome:
         if self.fallen_back:
             shown = [f"{result.z} ({result.status})" for result in self.fallen_back]
             lines.append(f"{len(shown)} of them not by affine registration: {_some(shown)}")
+        if shown := [f"{r.z} ({r.status})" for r in self.results if r.overridden]:
+            lines.append(f"{len(shown)} of them by overrides: {_some(shown)}")
         if lacking := [result for result in self.results if result.missed]:
             names = list(dict.fromkeys(name for result in lacking for name in result.missed))
             lines.append(
@@ -144,10 +147,13 @@ def settle(
     found: Sequence[SliceResult], pairs: Sequence[PairResult], inputs: Inputs, config: Config
 ) -> list[SliceResult]:
     """Status and transform of every slice, for the whole stack at once."""
-    results = choose_transforms(found, inputs.shape)
-    if not config.neighbours.enabled:
+    shape, overrides = inputs.shape, inputs.overrides
+    chosen = choose_transforms(hide(found, overrides), shape)
+    enabled, period = config.neighbours.enabled, config.drift.period
+    results = solve(chosen, pairs, shape, period) if enabled else chosen
+    if not overrides:
         return results
-    return solve(results, pairs, inputs.shape, config.drift.period)
+    return apply_overrides(overrides, choose_transforms(found, shape), chosen, results)
 
 
 def write_output(
@@ -175,7 +181,7 @@ def _align_block(
         StopRequest(attempt.stop_flag) as stop,
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
-        settled = on_rank_0(comm, attempt.read_settled)
+        settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         if job.retry or not settled:
             register_slices(_with_halo(part, config), config, attempt, comm, stop)
         work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
@@ -201,8 +207,8 @@ def _registered(
     part: Inputs, config: Config, attempt: Attempt, comm: Communicator
 ) -> dict[int, SliceResult]:
     """What the journal holds of the slices of a block and its halo; on rank 0."""
-    select = _with_halo(part, config).select
-    return attempt.registered(select, provisional=True) if comm.rank == 0 else {}
+    part, radius = _with_halo(part, config), config.template.radius
+    return attempt.registered(part, radius, provisional=True) if comm.rank == 0 else {}
 
 
 def merge(out: Path, comm: Communicator) -> Outcome:
@@ -217,10 +223,10 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         config = from_tree(blocks.config)
         job = Job(blocks.raw, blocks.prealigned, out)
         job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
-        inputs = open_inputs(job, config, comm)
+        inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
-            found = attempt.registered(inputs.select, provisional=True)
+            found = attempt.registered(inputs, config.template.radius, provisional=True)
             for z in inputs.select:
                 if z not in found:
                     raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
@@ -229,7 +235,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             in_order = [found[z] for z in inputs.select]
             results = settle(in_order, list(pairs.values()), inputs, config)
-            settled_now = attempt.settle(results)
+            settled_now = attempt.settle(results, blocks.decided)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:
                 record_file(plan, attempt)

@@ -20,6 +20,7 @@ from amst_hpc.transform import Matrix, translation
 
 STAGES = ("template", "read", "coarse", "refine")
 NAN = float("nan")
+OVERRIDE = "override: "  # how the reason of a slice begins that a person has decided about
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
     *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
@@ -54,7 +55,8 @@ class SliceResult:
     keypoints that agreed on the shift. reason : of the first failure, then why `status` is no
     better. seconds : by stage. status, transform : what is applied, None where the slice is blank.
     pairs : registrations with neighbours that hold it; pair_residual : their median residual;
-    correction : how far they move its corners on the mean, px.
+    correction : how far they move its corners on the mean, px. left_out : excluded slices that its
+    template is without.
     """
 
     z: int
@@ -62,6 +64,7 @@ class SliceResult:
     blank: bool = False
     unreadable: bool = False
     missed: Sequence[str] = ()
+    left_out: Sequence[int] = ()
     shift: Matrix | None = None
     affine: Matrix | None = None
     prealigned: Matrix | None = None
@@ -83,6 +86,16 @@ class SliceResult:
         """True if something could not be read that may be there again."""
         return self.unreadable or bool(self.missed)
 
+    @property
+    def overridden(self) -> bool:
+        """True if a person has decided what becomes of it."""
+        return self.reason.startswith(OVERRIDE)
+
+    @property
+    def fell_back(self) -> bool:
+        """True on a lower rung than `affine` that nobody has asked for."""
+        return self.status != "affine" and not self.overridden
+
     def to_record(self) -> dict[str, Any]:
         """A line of the journal: what registration found, and the decision where there is one."""
         return {
@@ -92,6 +105,7 @@ class SliceResult:
             "blank": self.blank,
             "unreadable": self.unreadable,
             "missed": list(self.missed),
+            "left_out": list(self.left_out),
             "matrix": _plain(self.affine),
             "shift": _plain(self.shift),
             "prealigned": _plain(self.prealigned),
@@ -122,6 +136,7 @@ class SliceResult:
             blank=record["blank"],
             unreadable=record["unreadable"],
             missed=record["missed"],
+            left_out=record.get("left_out", ()),
             shift=_matrix(record["shift"]),
             affine=_matrix(record["matrix"]),
             prealigned=_matrix(record["prealigned"]),

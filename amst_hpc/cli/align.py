@@ -13,6 +13,7 @@ from amst_hpc.cli.options import (
     ConfigOption,
     DeviceOption,
     MismatchOption,
+    OverridesOption,
     PrealignedArgument,
     RawArgument,
     SetOption,
@@ -52,6 +53,7 @@ def align(
         bool, typer.Option("--overwrite", help="start anew where OUT exists")
     ] = False,
     allow_count_mismatch: MismatchOption = False,
+    overrides: OverridesOption = None,
     retry: Annotated[
         bool, typer.Option("--retry", help="register again the slices that fell back")
     ] = False,
@@ -83,6 +85,7 @@ def align(
             allow_count_mismatch,
             strict=strict,
             retry=retry,
+            overrides=overrides,
         )
         if preview:
             from amst_hpc.images.pairing import prepare_preview

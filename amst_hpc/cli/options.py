@@ -31,6 +31,15 @@ SetOption = Annotated[
 MismatchOption = Annotated[
     bool, typer.Option("--allow-count-mismatch", help="align the slices that both stacks have")
 ]
+OverridesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--overrides",
+        metavar="FILE.csv",
+        help="what you decide about single slices: a table of slice, action (exclude, shift, "
+        "interpolate, blank), x, y",
+    ),
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="the same as --set coarse.device=...")
 ]

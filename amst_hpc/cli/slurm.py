@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from amst_hpc.cli.options import ConfigOption, SetOption, errors
+from amst_hpc.cli.options import ConfigOption, OverridesOption, SetOption, errors
 from amst_hpc.config import InputError
 
 
@@ -32,6 +32,7 @@ def submit(
     ] = None,
     config: ConfigOption = None,
     changes: SetOption = None,
+    overrides: OverridesOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="send; without it, only show")] = False,
 ) -> None:
     """Write Slurm batch scripts for a job and show them; --yes sends them."""
@@ -45,11 +46,13 @@ def submit(
         order = Order(place, config, tuple(changes or ()), at_once)
         if (manifest is None) != (job is not None and len(job) == 3):
             raise InputError("submit: expected RAW PREALIGNED OUT.h5, or --manifest")
+        if manifest is not None and overrides is not None:
+            raise InputError(f"--overrides {overrides}: expected none with --manifest")
         if manifest is not None:
             plan = plan_manifest(manifest, order)
         else:
             raw, prealigned, out = job or []
-            plan = plan_stack(Job(raw, prealigned, Path(out)), order, blocks)
+            plan = plan_stack(Job(raw, prealigned, Path(out), overrides=overrides), order, blocks)
         typer.echo(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:

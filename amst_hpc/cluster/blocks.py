@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,28 @@ from amst_hpc.config import Config, InputError, to_tree
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import differences, write_whole
-from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.run_folder import Attempt, run_folder
+from amst_hpc.overrides import Override
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """How a stack is cut: `ranges`, first slice and end of each block. `config`: the settings."""
+    """How a stack is cut: `ranges`, first slice and end of each block. `config`: the settings.
+
+    `overrides`: of `overrides.Override`, as JSON has them.
+    """
 
     raw: str
     prealigned: str
     ranges: list[list[int]]
     config: dict[str, Any]
     allow_count_mismatch: bool = False
+    overrides: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def decided(self) -> list[Override]:
+        """The overrides."""
+        return [Override(*each) for each in self.overrides]
 
     def slices(self, block: int) -> range:
         """Of block 1, 2, ..."""
@@ -56,7 +66,9 @@ def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks
     if not 1 <= blocks <= inputs.depth:
         raise InputError(f"{blocks} blocks: expected 1 to {inputs.depth}, the slices there are")
     ranges = [[part.start, part.stop] for part in split(inputs.depth, blocks)]
-    return Blocks(job.raw, job.prealigned, ranges, to_tree(config), job.allow_count_mismatch)
+    overrides = [list(override) for override in inputs.overrides]
+    tree, mismatch = to_tree(config), job.allow_count_mismatch
+    return Blocks(job.raw, job.prealigned, ranges, tree, mismatch, overrides)
 
 
 def _path(out: Path) -> Path:
@@ -64,9 +76,18 @@ def _path(out: Path) -> Path:
 
 
 def record_blocks(out: Path, plan: Blocks) -> None:
-    """Keep how the stack is cut, or see that what is there says the same. Raises `InputError`."""
+    """Keep how the stack is cut, or see that what is there says the same. Raises `InputError`.
+
+    Once the stack is settled, the first block that has other overrides begins a new round.
+    """
     path = _path(out)
     before = read_blocks(out) if path.exists() else None
+    if (
+        before not in (None, plan)
+        and replace(before, overrides=plan.overrides) == plan
+        and Attempt(out).read_settled(before.decided)
+    ):
+        before = None
     if before is not None and before != plan:
         changed = differences(dataclasses.asdict(before), dataclasses.asdict(plan))
         raise InputError(

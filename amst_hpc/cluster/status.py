@@ -25,6 +25,7 @@ from amst_hpc.job.journal import records
 from amst_hpc.job.progress import duration
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
+from amst_hpc.slice_result import OVERRIDE
 
 log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
@@ -151,7 +152,11 @@ def _written(journal: Path) -> int:
 
 def _fallen_back(folder: Path) -> int:
     with (folder / "slices.csv").open() as file:
-        return sum(row["status"] != "affine" for row in csv.DictReader(file))
+        rows = csv.DictReader(file)
+        return sum(
+            row["status"] != "affine" and not row.get("reason", "").startswith(OVERRIDE)
+            for row in rows
+        )
 
 
 def sent(path: Path) -> dict[Path, list[slurm.TaskId]]:

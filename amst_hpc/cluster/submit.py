@@ -32,6 +32,7 @@ from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
+from amst_hpc.overrides import read_overrides
 from amst_hpc.preflight.estimate import JobEstimate, estimate
 
 AIM_SECONDS = 3600.0
@@ -42,6 +43,7 @@ LEAST_SLICES = 8
 SPARE = 3.0
 LAYER_SLICES = 16
 MERGE_MINUTES = 60
+OVERRIDES = "overrides.csv"  # beside the scripts
 ONE_LOG, ARRAY_LOG = "%x-%j.log", "%x-%A_%a.log"  # of a job, of each task of an array
 
 
@@ -94,13 +96,15 @@ class Script:
 @dataclass(frozen=True)
 class Plan:
     """What would be sent: scripts in this order, where they will stand, and why they are as they
-    are.
+    are. `overrides`: the table that goes with them: who edits his own later changes no job that
+    waits.
     """
 
     folder: Path
     scripts: tuple[Script, ...]
     reasons: tuple[str, ...]
     follow: Path
+    overrides: str = ""
 
     def show(self) -> str:
         """For the reader."""
@@ -152,12 +156,15 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     _refuse_twice(job.out)
     config = order.load_config()
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
-    folder = slurm_folder(job.out)
+    folder, table = slurm_folder(job.out), ""
+    if job.overrides:
+        read_overrides(job.overrides, inputs.depth)
+        table = job.overrides.read_text(encoding="utf-8-sig")
     if not blocks:
         size = size_job(_need(inputs, config), order.site)
-        work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), order.options)
+        work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), _words(job, order))
         script = Script("align.sbatch", render(work, size, order.site), (job.out,))
-        return Plan(folder, (script,), size.reasons, job.out)
+        return Plan(folder, (script,), size.reasons, job.out, table)
     cut = plan_blocks(job, config, inputs, blocks)
     if blocks > slurm.largest_array():
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
@@ -169,7 +176,7 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     scripts = (array, merge, replace(array, after="afterok"), merge)
     steps = "register, settle, write, complete"
     reason = f"{blocks} blocks of at most {largest} slices; {steps}; for each of the arrays:"
-    return Plan(folder, scripts, (reason, *size.reasons), job.out)
+    return Plan(folder, scripts, (reason, *size.reasons), job.out, table)
 
 
 def _blocks_script(job: Job, order: Order, blocks: int, size: Resources) -> Script:
@@ -179,7 +186,7 @@ def _blocks_script(job: Job, order: Order, blocks: int, size: Resources) -> Scri
         name=_name(job),
         log=_log(slurm_folder(job.out), ARRAY_LOG),
         variables=(*_paths(job), ("BLOCKS", str(blocks), "")),
-        options=order.options,
+        options=_words(job, order),
         array=array_option(blocks, order.throttle),
     )
     return Script("blocks.sbatch", render(work, size, order.site), (job.out,) * blocks, array=True)
@@ -190,6 +197,12 @@ def _merge_script(job: Job, order: Order, size: Resources) -> Script:
     log = _log(slurm_folder(job.out), ONE_LOG)
     work = BatchJob("merge", f"{_name(job)}-merge", log, _paths(job)[2:])
     return Script("merge.sbatch", render(work, size, order.site), (job.out,), after="afterok")
+
+
+def _words(job: Job, order: Order) -> tuple[str, ...]:
+    """The options of `align` in a script."""
+    table = str(slurm_folder(job.out) / OVERRIDES)
+    return order.options + (("--overrides", table) if job.overrides else ())
 
 
 def _name(job: Job) -> str:
@@ -287,6 +300,8 @@ def send_plan(plan: Plan) -> list[str]:
     """
     try:
         plan.folder.mkdir(exist_ok=True)
+        if plan.overrides:
+            write_whole(plan.folder / OVERRIDES, plan.overrides)
         for script in plan.scripts:
             write_whole(plan.folder / script.name, script.text)
             if script.entries:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,8 @@ from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
-from amst_hpc.parallel.communicator import Communicator, on_all_ranks
+from amst_hpc.overrides import Override, excluded, read_overrides
+from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.transform import Image, Matrix
 
 PREVIEW_SLICES = 200
@@ -28,7 +31,8 @@ PREVIEW_SIZE = 1024  # px
 class Job:
     """What to align, as named on the command line.
 
-    preview : factor by which every slice is averaged down; 0: this is no preview.
+    preview : factor by which every slice is averaged down; 0: this is no preview. overrides : the
+    table of what is decided about single slices.
     """
 
     raw: str
@@ -40,13 +44,15 @@ class Job:
     strict: bool = False
     retry: bool = False
     preview: int = 0
+    overrides: Path | None = None
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The opened stacks.
 
-    `shape` (y, x) of the output, `select` the slices to align, `depth` those there are.
+    `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
+    what is decided about single ones.
     """
 
     raw: Stack
@@ -55,6 +61,16 @@ class Inputs:
     shape: tuple[int, int]
     dtype: str
     select: range
+    overrides: Sequence[Override] = ()
+
+    @cached_property
+    def excluded(self) -> frozenset[int]:
+        """Slices that no other one sees."""
+        return excluded(self.overrides)
+
+    def left_out(self, z: int, radius: int) -> list[int]:
+        """The excluded slices that the template of slice z is without."""
+        return sorted(i for i in self.excluded if abs(i - z) <= radius)
 
     @property
     def slice_bytes(self) -> int:
@@ -75,6 +91,8 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     _refuse_different_views(raw, prealigned, comm)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
+    table = job.overrides
+    overrides = on_rank_0(comm, lambda: read_overrides(table, depth) if table else [])
     share = split(depth, comm.size)[comm.rank]
     first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
     faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
@@ -86,7 +104,8 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     if faults:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
-    return Inputs(raw, prealigned, depth, first[1].shape, first[0].dtype, select)
+    shape, dtype = first[1].shape, first[0].dtype
+    return Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
 
 
 def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
@@ -113,6 +132,8 @@ def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, 
 
     Raises `InputError`.
     """
+    if job.overrides:
+        raise InputError("--overrides: expected none with --preview, whose pixels are larger")
     raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     select = on_all_ranks(comm, lambda: _select(job.range, depth))

@@ -23,6 +23,7 @@ from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.images.stack import Stack
 from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
 from amst_hpc.job.lock import OutputLock
+from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
@@ -98,33 +99,43 @@ class Attempt:
         """The file of one rank in one pass (`register`, `pair` or `write`)."""
         return Journal(self.journal, self.name(rank), work)
 
-    def registered(self, select: range, provisional: bool = False) -> dict[int, SliceResult]:
-        """What the journal holds of the slices `select`, by number; a later attempt counts.
+    def registered(
+        self, inputs: Inputs, radius: int, provisional: bool = False
+    ) -> dict[int, SliceResult]:
+        """What the journal holds of the slices `inputs.select`, by number; a later attempt counts.
 
-        provisional : also where something could not be read.
+        Of each what was found with a template (of `radius`) that is without the slices that are
+        excluded now, and no others. provisional : also where something could not be read.
         """
         kinds = ("slice", "provisional") if provisional else ("slice",)
-        found = {r["z"]: r for r in records(self.journal) if r.get("kind") in kinds}
-        return {z: SliceResult.from_record(found[z]) for z in select if z in found}
+        found = {
+            (r["z"], *r.get("left_out", ())): r
+            for r in records(self.journal)
+            if r.get("kind") in kinds
+        }
+        keys = {z: (z, *inputs.left_out(z, radius)) for z in inputs.select}
+        return {z: SliceResult.from_record(found[k]) for z, k in keys.items() if k in found}
 
     def paired(self) -> dict[tuple[int, int], tuple[str, PairResult]]:
         """What the journal holds of pairs, by (z, k): the key it was found with, and the result."""
         found = records(self.journal, "*.pair.log")
         return {(r["z"], r["k"]): (r["key"], PairResult.from_record(r)) for r in found}
 
-    def settle(self, results: Sequence[SliceResult]) -> bool:
+    def settle(self, results: Sequence[SliceResult], overrides: Sequence[Override]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""
-        lines = b"".join(encode(result.to_record()) for result in results)
+        lines = encode({"kind": "overrides", "overrides": overrides})
+        lines += b"".join(encode(result.to_record()) for result in results)
         if self._settled.exists() and self._settled.read_bytes() == lines:
             return False
         write_whole(self._settled, lines.decode())
         return True
 
-    def read_settled(self) -> list[SliceResult]:
-        """What `settle` has kept; empty where it has not."""
-        if not self._settled.exists():
+    def read_settled(self, overrides: Sequence[Override]) -> list[SliceResult]:
+        """What `settle` has kept; empty where it has not, or with other overrides."""
+        first, *found = [*records(self.folder, self._settled.name)] or [{}]
+        if first.get("overrides") != [list(override) for override in overrides]:
             return []
-        return [SliceResult.from_record(r) for r in records(self.folder, self._settled.name)]
+        return [SliceResult.from_record(r) for r in found]
 
     @property
     def _settled(self) -> Path:

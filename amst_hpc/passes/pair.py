@@ -51,10 +51,11 @@ class PairWork:
     settings: Settings
 
     def places(self) -> list[Place]:
-        """All pairs of slices that are neither black nor unreadable, ascending."""
+        """All pairs of slices that are neither black, unreadable nor excluded, ascending."""
         if not self.settings.enabled:
             return []
         good = {z for z, result in self.results.items() if not result.blank}
+        good -= self.inputs.excluded
         steps = range(self.settings.reach + 1)
         return [(z, k) for z in self.inputs.select if z in good for k in steps if z + k in good]
 

@@ -59,6 +59,7 @@ def describe_run(job: Job, inputs: Inputs, results: Sequence[SliceResult]) -> di
         "range": [inputs.select.start, inputs.select.stop],
         "dtype": inputs.dtype,
         "preview": job.preview,
+        "overrides": {override.z: str(override) for override in inputs.overrides},
         "devices": sorted({result.device for result in results}),
         "slices": Counter(result.status for result in results),
     }

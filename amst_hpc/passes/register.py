@@ -47,7 +47,7 @@ def register_slices(
     What could not be read at an earlier start is tried again. Returns the results of all slices, in
     their order, on rank 0 (elsewhere none), and the seconds of this rank by step. Raises `Stopped`.
     """
-    earlier = attempt.registered(inputs.select) if comm.rank == 0 else {}
+    earlier = attempt.registered(inputs, config.template.radius) if comm.rank == 0 else {}
     if attempt.retry:
         decided = choose_transforms(list(earlier.values()), inputs.shape)
         earlier = {s.z: earlier[s.z] for s in decided if s.status in ("affine", "blank")}
@@ -175,7 +175,11 @@ class Registrar:
             i: self.window[i] if i in self.window else self.read_prealigned(i) for i in needed
         }
         windows = [
-            [s for i in window(z, depth, radius) if (s := self.window[i]) is not None]
+            [
+                s
+                for i in window(z, depth, radius)
+                if i not in self.inputs.excluded and (s := self.window[i]) is not None
+            ]
             for z in group
         ]
         full = [w for w in windows if w]
@@ -229,12 +233,13 @@ class Registrar:
 
     def begin(self, z: int) -> SliceResult:
         """What is known of a slice beforehand."""
-        prealigned = self.inputs.prealigned.names
-        members = window(z, self.inputs.depth, self.config.template.radius)
+        prealigned, radius = self.inputs.prealigned.names, self.config.template.radius
+        missed = self.unreadable.intersection(window(z, self.inputs.depth, radius))
         return SliceResult(
             z,
             self.inputs.raw.names[z],
-            missed=[prealigned[i] for i in members if i in self.unreadable],
+            missed=[prealigned[i] for i in sorted(missed - self.inputs.excluded)],
+            left_out=self.inputs.left_out(z, radius),
             rank=self.rank,
             device=self.matcher.device,
         )

@@ -30,7 +30,9 @@ MEANINGS = {
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
     "copied": "moved as one neighbour is",
-    "blank": "black in raw, left black",
+    "excluded": "kept from the other slices, as was asked for",
+    "shifted": "moved as was asked for",
+    "blank": "left black",
     "unreadable": "cannot be read, left black",
 }
 
@@ -155,15 +157,15 @@ def sentences(found: RunResults) -> list[str]:
         )
     lines.append(_steadiness(found))
     worst = suspects(found)
-    places = list(flagged)[:NAMED] + [z for z in worst if z not in flagged]
-    if flagged or worst:
-        named = ", ".join(str(z) for z in list(flagged)[:NAMED]) or "none"
-        more = f" and {len(flagged) - NAMED:,} more" if len(flagged) > NAMED else ""
+    fell = [z for z, s in flagged.items() if s.fell_back]
+    if fell or worst:
+        named = ", ".join(str(z) for z in fell[:NAMED]) or "none"
+        more = f" and {len(fell) - NAMED:,} more" if len(fell) > NAMED else ""
         lines.append(
             f"Where to look: slices {named}{more} (fell back)"
             + (f"; {', '.join(map(str, worst))} (a step to the slice before)." if worst else ".")
         )
-    elif places == []:
+    else:
         lines.append("No slice stands out.")
     lines.append(_duration(found))
     return [line for line in lines if line]

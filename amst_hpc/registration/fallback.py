@@ -25,6 +25,7 @@ LEAST_DEVIATION_PX = 3.0
 LEAST_DEVIATION = 0.01
 WORSE = 0.02
 LOW_SCORE = 0.5
+ANCHORS = ("affine", "translation")  # what slices without a transform of their own follow
 
 
 def choose_transforms(slices: Sequence[SliceResult], shape: tuple[int, int]) -> list[SliceResult]:
@@ -37,11 +38,9 @@ def choose_transforms(slices: Sequence[SliceResult], shape: tuple[int, int]) -> 
         _own(s, fault, _usual_start(slices, i))
         for i, (s, fault) in enumerate(zip(slices, faults, strict=True))
     ]
-    anchors = [
-        i for i, s in enumerate(chosen) if s is not None and s.status in ("affine", "translation")
-    ]
+    anchors = [i for i, s in enumerate(chosen) if s is not None and s.status in ANCHORS]
     return [
-        s if s is not None else _from_neighbours(slices, chosen, anchors, i)
+        s if s is not None else from_neighbours(slices[i], chosen, anchors, i)
         for i, s in enumerate(chosen)
     ]
 
@@ -112,14 +111,13 @@ def _own(s: SliceResult, fault: str, usual: float) -> SliceResult | None:
     return None
 
 
-def _from_neighbours(
-    slices: Sequence[SliceResult],
-    chosen: Sequence[SliceResult | None],
-    anchors: Sequence[int],
-    i: int,
+def from_neighbours(
+    s: SliceResult, chosen: Sequence[SliceResult | None], anchors: Sequence[int], i: int
 ) -> SliceResult:
-    """Linear in z between the nearest good slices, or the nearest one's."""
-    s = slices[i]
+    """Slice s, the i-th: linear in z between the nearest good slices, or the nearest one's.
+
+    anchors : positions of the good ones in `chosen`, ascending.
+    """
     reason = s.reason or "no plausible registration"
     before = max((a for a in anchors if a < i), default=None)
     after = min((a for a in anchors if a > i), default=None)

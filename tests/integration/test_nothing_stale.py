@@ -30,6 +30,7 @@ from spoilt import refused
 from stacks import inputs, read_cells, read_stack, save_stack
 
 from amst_hpc import pipeline
+from amst_hpc.cluster.status import show
 from amst_hpc.parallel.signals import Stopped
 
 DEPTH, SHAPE = 12, (64, 96)
@@ -459,6 +460,151 @@ def test_retry_registers_again_what_fell_back(stacks, alone, tmp_path, monkeypat
     same(out, alone(0))
 
 
+# ---- what a person has decided about single slices
+
+
+def decided(folder: Path, *rows: str) -> tuple[str, Path]:
+    """The option, with a table of these rows."""
+    path = folder / f"decided{len(list(folder.glob('decided*')))}.csv"
+    path.write_text("\n".join(["slice;action;x;y", *rows]), encoding="utf-8-sig")
+    return "--overrides", path
+
+
+@pytest.fixture
+def every_override(stacks, tmp_path) -> tuple[tuple[str, Path], Path]:
+    """The option, with one table for all tests, and OUT."""
+    path = stacks[0].with_name("every.csv")
+    path.write_text("slice,action,x,y\n1,shift,2.5,1\n3,exclude\n6,interpolate\n9,blank\n")
+    return ("--overrides", path), tmp_path / "out.h5"
+
+
+def work_done(out: Path) -> tuple[int, int, int]:
+    """Slices and pairs registered, layers written, in all starts."""
+    folder = out.with_suffix(".amst")
+    return len(registrations(folder)), len(journal(folder, "pair")), len(written(out))
+
+
+PAIRS, LAYERS = 3 * DEPTH - 3, DEPTH // 4
+
+
+def test_overrides_write_their_own_layers_alone_and_go_again(stacks, alone, tmp_path):
+    out, command = tmp_path / "out.h5", line(stacks[0], tmp_path / "out.h5")
+    finished(call(*command))
+    before, matrices = read_cells(out), np.array(transforms(out))
+    ended = call(*command, *decided(tmp_path, "1;shift;3;-2", "2;blank", "10;interpolate"))
+    told = finished(ended).stdout
+    assert "3 of them by overrides: 1 (shifted), 2 (blank), 10 (interpolated)" in told
+    assert work_done(out) == (DEPTH, PAIRS, LAYERS + 2)
+    assert written(out)[LAYERS:] == [0, 2]
+    now = read_cells(out)
+    moved = now[1, 8:-8, 8:-8].astype(int) - before[1, 10:-6, 5:-11]
+    assert np.abs(moved).max() <= 1, "three to the right, two up"
+    assert not now[2].any()
+    np.testing.assert_array_equal(now[[0, *range(3, 10), 11]], before[[0, *range(3, 10), 11]])
+    found = transforms(out)
+    assert found[2] is None
+    np.testing.assert_allclose(found[10], matrices[[9, 11]].mean(axis=0))
+    shown = [(row["status"], row["reason"]) for row in slices(out)]
+    assert shown[1] == ("shifted", "override: shift 3 -2")
+    assert (shown[2][0], shown[10][0]) == ("blank", "interpolated")
+    assert [status for status, reason in shown if not reason] == ["affine"] * (DEPTH - 3)
+    finished(call("verify", out))
+    facts = json.loads((tmp_path / "out.amst" / "run.json").read_text())
+    assert facts["overrides"] == {"1": "shift 3 -2", "2": "blank", "10": "interpolate"}
+    (found,) = show(out)
+    assert (found.state, found.written, found.fallen_back) == ("done", DEPTH, 0)
+    finished(call(*command))
+    assert work_done(out) == (DEPTH, PAIRS, LAYERS + 4)
+    same(out, alone(0))
+
+
+@pytest.mark.parametrize("neighbours", ["true", "false"])
+def test_an_excluded_slice_is_kept_from_the_others(own, tmp_path, neighbours):
+    """Templates without it are made again, and pairs that start elsewhere then; no others."""
+    out, fresh, option = tmp_path / "out.h5", tmp_path / "new.h5", decided(tmp_path, "5;exclude")
+    settings = {"neighbours__enabled": neighbours}
+    finished(call(*line(own, out, **settings)))
+    before = transforms(out)
+    finished(call(*line(own, out, *option, **settings)))
+    assert registrations(tmp_path / "out.amst")[DEPTH:] == [4, 5, 6]
+    if neighbours == "false":
+        assert set(written(out)[LAYERS:]) <= {1}, "the layer of slices 4 to 7"
+    assert statuses(out) == ["affine"] * 5 + ["excluded"] + ["affine"] * 6
+    finished(call(*line(own, fresh, *option, **settings)))
+    same(out, fresh)
+    finished(call(*line(own, out, **settings)))
+    assert transforms(out) == before
+    assert len(registrations(tmp_path / "out.amst")) == DEPTH + 3, "what was found is still known"
+    if neighbours == "false":  # with them it has its part in the filter of all pairs
+        for part in ("raw", "pre"):
+            shutil.copy(own / part / "slice_00000.tif", own / part / "slice_00005.tif")
+        finished(call(*line(own, out, "--overwrite", *option, **settings)))
+        others = [np.delete(read_cells(path), 5, 0) for path in (out, fresh)]
+        np.testing.assert_array_equal(*others)
+
+
+def test_overrides_of_tiff_slices_write_those_alone(stacks, alone, tmp_path):
+    out, command = tmp_path / "out", tif(stacks[0], tmp_path / "out")
+    finished(call(*command))
+    times = {path.name: path.stat().st_mtime_ns for path in out.iterdir()}
+    finished(call(*command, *decided(tmp_path, "3;blank")))
+    changed = [p for p in out.iterdir() if p.stat().st_mtime_ns != times[p.name]]
+    assert changed == [out / "slice_00003.tif"]
+    assert not tifffile.imread(changed[0]).any()
+    finished(call(*command))
+    np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+
+
+def test_a_slice_that_fell_back_is_settled_by_an_override(own, tmp_path):
+    """It is no error for --strict, and the exit code is 0."""
+    tifffile.imwrite(own / "raw" / "slice_00007.tif", np.zeros(SHAPE, np.uint8))
+    out = tmp_path / "out.h5"
+    assert call(*line(own, out, "--strict")).code == 4
+    finished(call(*line(own, out, "--strict", *decided(tmp_path, "7;blank"))))
+    assert slices(out)[7]["reason"] == "override: blank (black or constant slice)"
+    finished(call(*line(own, out)), 3)
+
+
+def test_overrides_of_blocks_are_recorded_for_merge(stacks, alone, every_override, tmp_path):
+    option, out = every_override
+
+    def go(block: int, *more: str | Path):
+        return call(*line(stacks[0], out, "--block", f"{block}/2", *more))
+
+    def rounds(*more: str | Path) -> None:
+        for _ in range(2):
+            finished(go(1, *more))
+            finished(go(2, *more))
+            finished(call("merge", out))
+
+    rounds()
+    same(out, alone(0))
+    before = registrations(tmp_path / "out.amst")
+    finished(go(2, *option))
+    refused(go(1), "overrides: .* expected the same for all blocks")
+    refused(call("merge", out), r"block 1 \(slices 0:6\) is not registered")
+    rounds(*option)
+    same(out, alone(0, *option))
+    assert statuses(out) == statuses(alone(0, *option))
+    rounds()
+    same(out, alone(0))
+    found = registrations(tmp_path / "out.amst")
+    assert sorted(set(found)) == [*range(DEPTH)]
+    assert [z for z in set(found) if found.count(z) > before.count(z)] == [2, 3, 4]
+
+
+def test_a_bad_table_is_refused_before_any_work(stacks, tmp_path):
+    option = decided(tmp_path, "1;blank", "12;blank")
+    refused(
+        call(*line(stacks[0], tmp_path / "out.h5", *option)),
+        r"decided0\.csv line 3: slice '12': expected a number from 0 to 11",
+    )
+    refused(
+        call(*line(stacks[0], tmp_path / "out.h5", "--preview", *option)), "none with --preview"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["decided0.csv"]
+
+
 # ---- what a result depends on
 
 
@@ -698,10 +844,10 @@ def test_a_range_has_the_contrast_of_its_own_slices(own, alone, tmp_path):
 
 @pytest.mark.parametrize("ranks", [1, 2, 3, 5])
 @pytest.mark.parametrize("writer", WRITERS)
-def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, tmp_path, ranks, writer):
-    out = tmp_path / "out.h5"
-    finished(run(ranks, *line(stacks[0], out, output__writer=writer)))
-    same(out, alone(0))
+def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, every_override, ranks, writer):
+    table, out = every_override
+    finished(run(ranks, *line(stacks[0], out, *table, output__writer=writer)))
+    same(out, alone(0, *table))
 
 
 @pytest.mark.parametrize(("blocks", "ranks"), [(1, 0), (2, 0), (4, 0), (2, 3)])

@@ -31,6 +31,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "bdv",
     "opencl",
     "parallel",
+    "overrides",
     "pair_result",
     "slice_result",
     "software",
@@ -43,6 +44,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "__init__",
 ]
 PURE = {
+    "overrides",
     "pair_result",
     "slice_result",
     "software",

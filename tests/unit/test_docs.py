@@ -334,13 +334,15 @@ def check(line: str, code: int, output: str) -> None:
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RAW and PREALIGNED, and the manifest that the how-to shows."""
+    """RAW and PREALIGNED, and the tables that the how-to shows."""
     folder = tmp_path_factory.mktemp("pages")
     make_demo(folder, 12, 96)
     for name in ("raw", "prealigned"):
         (folder / name).rename(folder / name.upper())
     (manifest,) = (b for b in blocks("docs/howto.md", "text") if b.text.startswith("raw\t"))
     (folder / "stacks.tsv").write_text(manifest.text)
+    (table,) = (b for b in blocks("docs/howto.md", "text") if b.text.startswith("slice,action"))
+    (folder / "bad.csv").write_text(table.text)
     return folder
 
 

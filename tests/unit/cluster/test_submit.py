@@ -76,6 +76,26 @@ def test_one_stack(folder: Path, sent: list[tuple[str, str]]) -> None:
     assert Path("out.slurm/sent.tsv").read_text() == f"101\t\t{folder}/out.h5\n"
 
 
+@pytest.mark.parametrize("blocks", [0, 4])
+def test_overrides_go_with_the_scripts_as_they_are_now(
+    folder: Path, sent: list[tuple[str, str]], blocks: int
+) -> None:
+    table = Path("bad.csv")
+    job = Job("raw", "pre", Path("out.h5"), overrides=table)
+    for rows, fault in (("40,blank", "slice '40': expected"), ("3,shift,2,1", "")):
+        table.write_text(f"slice,action,x,y\n{rows}\n")
+        if fault:
+            with pytest.raises(InputError, match=fault):
+                plan_stack(job, Order(Site()), blocks)
+    send_plan(plan_stack(job, Order(Site()), blocks))
+    table.unlink()
+    script = Path("out.slurm", "blocks.sbatch" if blocks else "align.sbatch").read_text()
+    assert "OPTIONS=(--overrides out.slurm/overrides.csv)" in script
+    assert Path("out.slurm/overrides.csv").read_text().endswith("3,shift,2,1\n")
+    if blocks:
+        assert "--overrides" not in Path("out.slurm/merge.sbatch").read_text()
+
+
 def test_an_output_is_not_sent_twice(
     folder: Path, sent: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

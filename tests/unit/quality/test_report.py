@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_a_long_stack_is_shown_around_its_fault_and_as_a_whole(tmp_path):
     run = shown_run(found)
     assert run.stop - run.start == RUN
     assert "whole stack" in report.page(found)
+
+
+def test_what_a_person_has_decided_about_is_told_but_did_not_fall_back(out):
+    found = findings(out)
+    found.slices[50] = replace(found.slices[50], status="shifted", reason="override: shift 3 -2")
+    text = " ".join(sentences(found))
+    assert "1 is not: 1 shifted (moved as was asked for)" in text
+    assert "(fell back)" not in text.replace("slices none (fell back)", "")
+    assert "override: shift 3 -2" in report.page(found)
 
 
 def test_without_thumbnails_the_rest_is_drawn(tmp_path):
