@@ -143,7 +143,7 @@ def _fault(fit: Fit, shape: tuple[int, int]) -> str:
     return ""
 
 
-def _tissue(sums: Floats, tiles: Tiles, shape: tuple[int, int]) -> float:
+def _tissue(sums: NDArray[np.float32], tiles: Tiles, shape: tuple[int, int]) -> float:
     """Size of the motion in the six modes of second order, px; 0 where too few tiles tell."""
     height, width = shape
     x = np.minimum(tiles % across(width) * TILE + TILE // 2, width - TILE // 4)
