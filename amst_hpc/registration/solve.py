@@ -36,6 +36,7 @@ SMALLEST_ERROR = 0.1  # px, of a pre-alignment
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
 REPEATS = 12
 OUTLIER = 3.0
+COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 FLOOR = 1e-6
 MODES = np.array([1, 3**0.5, 3**0.5] * 2)
 SHIFTS, SLOPES = [0, 3], [1, 2, 4, 5]
@@ -66,22 +67,69 @@ def solve(
     results : in their order, decided by `fallback.choose_transforms`. shape : (y, x) of the
     template. period : see `drift.period`. Slices without any pair stay as they are.
     """
-    start = [s.transform for s in results]
-    if not pairs or all(m is None for m in start):
-        return list(results)
-    place = {s.z: i for i, s in enumerate(results) if s.transform is not None}
-    usual = _usual(pairs)
-    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    place, usual, good = _select(results, pairs)
     own = {place[p.z]: p for p in good if p.k == 0}
     links = [p for p in good if p.k]
     if not links:
         return list(results)
-    now = [m if m is not None else translation(0, 0) for m in start]
+    now = _transforms(results)
     for _ in range(2):  # what is not linear in the corrections is gone then
         table = _measure(links, place, now, usual, shape)
         x, trust = _least_squares(results, table, _anchors(own, now, shape), period)
         now = [compose(m, small_affine(row * MODES, shape)) for m, row in zip(now, x, strict=True)]
     return _decide(results, now, table, trust, shape)
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """Slices z and z + k beside what was solved: residual px, nan where the pair has no matrix or
+    does not count from the start; fault : why it does not count, empty if it does.
+    """
+
+    z: int
+    k: int
+    residual: float
+    fault: str
+
+
+def fit_pairs(
+    results: Sequence[SliceResult], pairs: Sequence[PairResult], shape: tuple[int, int]
+) -> list[PairFit]:
+    """How each pair fits the transforms of `results`, those that `solve` has made of it."""
+    place, usual, good = _select(results, pairs)
+    links = [p for p in good if p.k]
+    found: dict[tuple[int, int], tuple[float, str]] = {}
+    if links:
+        table = _measure(links, place, _transforms(results), usual, shape)
+        size = np.sqrt((table.modes**2).sum(axis=1))
+        trust = _trust(size * np.sqrt(table.weight), np.ones(len(size), bool))
+        far = [f"{px:.2f} px off, {np.median(size):.2f} is usual" for px in size]
+        found = {
+            (p.z, p.k): (float(px), "" if t > COUNTS else text)
+            for p, px, t, text in zip(links, size, trust, far, strict=True)
+        }
+    fits = []
+    for p in pairs:
+        low = p.matrix is not None and not _counts(p, usual)
+        text = f"correlation {p.correlation:.3f} where {usual[p.k][1]:.3f} is usual"
+        residual, fault = found.get((p.z, p.k), (float("nan"), text if low else p.reason))
+        fits.append(PairFit(p.z, p.k, residual, fault))
+    return fits
+
+
+def _select(
+    results: Sequence[SliceResult], pairs: Sequence[PairResult]
+) -> tuple[dict[int, int], dict[int, tuple[float, float]], list[PairResult]]:
+    """The positions of slices that have a transform, what is `_usual`, and the pairs to use."""
+    place = {s.z: i for i, s in enumerate(results) if s.transform is not None}
+    usual = _usual(pairs)
+    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    return place, usual, good
+
+
+def _transforms(results: Sequence[SliceResult]) -> list[Matrix]:
+    """Of all slices; the identity where there is none."""
+    return [s.transform if s.transform is not None else translation(0, 0) for s in results]
 
 
 def _usual(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
@@ -214,7 +262,7 @@ def _decide(
     """Transforms, status, and what the tables say of the pairs."""
     of_slice: dict[int, list[int]] = {}
     for row, (a, b) in enumerate(zip(table.a, table.b, strict=True)):
-        if trust[row] > 0.5:
+        if trust[row] > COUNTS:
             of_slice.setdefault(int(a), []).append(row)
             of_slice.setdefault(int(b), []).append(row)
     decided = []
