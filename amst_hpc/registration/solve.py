@@ -7,9 +7,10 @@ pre-alignment, whose errors are larger but change from slice to slice. One robus
 squares over the stack joins them.
 
 All numbers are px in orthonormal modes of the slice (1, sqrt(3) xi, sqrt(3) eta, for x and y). The
-weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k; the
-weight of the pre-alignment follows from how much its errors change from slice to slice, beyond what
-the pairs show. The factors are the same for all stacks (benchmarks/RESULTS.md).
+weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k, and less
+beside nearer pairs; one that bridges a gap weighs as much as the nearest elsewhere. The weight of
+the pre-alignment follows from how much its errors change from slice to slice, beyond what the pairs
+show. The factors are the same for all stacks (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
@@ -34,6 +35,10 @@ AFFINE = 1.0  # of its affine part
 TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
 SMALLEST_ERROR = 0.1  # px, of a pre-alignment
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
+AROUND, FEWEST = (
+    40,
+    5,
+)  # pairs on each side that tell what all of their distance are off, and in all
 REPEATS = 12
 OUTLIER = 3.0
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
@@ -172,8 +177,46 @@ def _measure(
         modes_of(compose(invert(now[j]), compose(p.matrix, now[i])), shape)
         for i, j, p in zip(a, b, links, strict=True) if p.matrix is not None
     ])  # fmt: skip
-    weight = [p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2 for p in links]
-    return Measured(a, b, modes, np.array(weight), links)
+    chains = _chains(links)
+    weight = [
+        p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2
+        if p.k == 1 or i in chains
+        else p.overlap / (ERROR * usual.get(1, usual[p.k])[0]) ** 2
+        for i, p in enumerate(links)
+    ]
+    return Measured(a, b, _levelled(links, modes, chains), np.array(weight), links)
+
+
+def _chains(links: Sequence[PairResult]) -> dict[int, list[int]]:
+    """For pairs at k > 1 the nearest ones that lead from slice to slice between theirs, by row.
+
+    A pair that has none bridges a gap.
+    """
+    rows = {(p.z, p.k): i for i, p in enumerate(links)}
+    steps = {i: [(p.z + j, 1) for j in range(p.k)] for i, p in enumerate(links) if p.k > 1}
+    return {i: [rows[s] for s in chain] for i, chain in steps.items() if rows.keys() >= {*chain}}
+
+
+def _levelled(
+    links: Sequence[PairResult], modes: Floats, chains: Mapping[int, Sequence[int]]
+) -> Floats:
+    """The modes without what pairs at k > 1 show otherwise than their chains, all of them alike.
+
+    Tissue that leans shows the more the finer its detail that is compared, and the filters of each
+    distance differ; the nearest pairs show the least of it.
+    """
+    levelled = modes.copy()
+    for k in sorted({links[i].k for i in chains}):
+        rows = [i for i in chains if links[i].k == k]
+        more = np.array([modes[i] - modes[chains[i]].sum(axis=0) for i in rows])
+        if len(rows) < FEWEST:
+            continue
+        alike = ndimage.median_filter(more, size=(2 * AROUND + 1, 1), mode="nearest")
+        z = [links[i].z for i in rows]
+        mine = [i for i, p in enumerate(links) if p.k == k]
+        for mode in range(6):
+            levelled[mine, mode] -= np.interp([links[i].z for i in mine], z, alike[:, mode])
+    return levelled
 
 
 def _anchors(
