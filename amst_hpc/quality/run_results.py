@@ -34,6 +34,7 @@ MEANINGS = {
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
     "copied": "moved as one neighbour is",
+    "repeated": "the slice before once more, moved as that is",
     "excluded": "kept from the other slices, as was asked for",
     "shifted": "moved as was asked for",
     "blank": "left black",
@@ -120,9 +121,9 @@ def _read_pairs(
     """The pairs of the journal that the run has used, beside its transforms."""
     if not settings.get("enabled"):
         return []
-    there, reach = {s.z for s in slices if s.transform is not None}, settings["reach"]
+    there = {s.z for s in slices if s.transform is not None and s.status != "repeated"}
     found = [pair for _, pair in Attempt(out).paired().values()]
-    used = [p for p in found if p.k <= reach and {p.z, p.z + p.k} <= there]
+    used = [p for p in found if p.k <= settings["reach"] and {p.z, p.z + p.k} <= there]
     return fit_pairs(slices, sorted(used, key=lambda p: (p.z, p.k)), shape)
 
 

@@ -125,8 +125,13 @@ def fit_pairs(
 def _select(
     results: Sequence[SliceResult], pairs: Sequence[PairResult]
 ) -> tuple[dict[int, int], dict[int, tuple[float, float]], list[PairResult]]:
-    """The positions of slices that have a transform, what is `_usual`, and the pairs to use."""
-    place = {s.z: i for i, s in enumerate(results) if s.transform is not None}
+    """The positions of slices that pairs hold, what is `_usual`, and the pairs to use.
+
+    A repeated slice seems not to have moved since the first, which is true of no tissue.
+    """
+    place = {
+        s.z: i for i, s in enumerate(results) if s.transform is not None and s.status != "repeated"
+    }
     usual = _usual(pairs)
     good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
     return place, usual, good
@@ -308,8 +313,11 @@ def _decide(
         if trust[row] > COUNTS:
             of_slice.setdefault(int(a), []).append(row)
             of_slice.setdefault(int(b), []).append(row)
-    decided = []
+    decided: list[SliceResult] = []
     for i, (s, matrix) in enumerate(zip(results, now, strict=True)):
+        if s.status == "repeated":
+            decided.append(replace(s, transform=decided[-1].transform))
+            continue
         rows = of_slice.get(i, [])
         if s.transform is None or not rows:
             decided.append(s)

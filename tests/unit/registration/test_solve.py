@@ -133,6 +133,21 @@ def test_pairs_farther_apart_that_are_all_off_alike_make_no_step_at_a_gap():
     assert max(step_across(true, solved, z) for z in (20, 41)) < 0.12
 
 
+def test_a_repeated_slice_holds_nothing_and_goes_with_the_first():
+    true, results, pairs = stack(60)
+    results[30] = replace(results[30], status="repeated", transform=results[29].transform)
+    still = [
+        replace(p, matrix=translation(0, 0), correlation=1.0) if (p.z, p.k) == (29, 1) else p
+        for p in pairs
+    ]
+    solved = solve(results, still, SHAPE)
+    assert step_across(true, solved, 30) < 0.1
+    assert solved[30].status == "repeated"
+    assert solved[30].transform is solved[29].transform
+    assert solved[30].pairs == 0
+    assert all(not f.fault for f in fit_pairs(solved, still, SHAPE))
+
+
 def test_how_pairs_fit_is_told():
     _, results, pairs = stack(30)
     spoilt = [replace(p, matrix=compose(translation(4, 0), p.matrix)) if (p.z, p.k) == (9, 1)
