@@ -1,11 +1,14 @@
 """The real volumes, displaced by known transforms."""
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 FIB25 = "fib25_medulla_250x250x250_isotropic.tif"
 LUCCHI = "lucchi_hippocampus_96x768x768_5nm.tif"
@@ -37,6 +40,21 @@ def mosaic_dev(
     subprocess.run([sys.executable, tool, str(volume), *sources], check=True)
     options = "--nz 96 --z0 8 --fov 600 800 --seed 31"
     return make_ground_truth("mosaic_dev", str(volume), options)
+
+
+@pytest.fixture(scope="session")
+def fib25_drift(make_ground_truth: MakeGroundTruth) -> Path:
+    """100 slices of 176x176 whose pre-alignment drifts by 10 px in x."""
+    options = "--nz 100 --z0 40 --fov 176 176 --drift 8 --jitter-sd 2.5 --seed 21"
+    folder = make_ground_truth("fib25_drift", FIB25, options)
+    truth = json.loads((folder / "truth.json").read_text())
+    for s in truth["slices"]:
+        path, away = folder / "pre" / f"slice_{s['index']:05d}.tif", round(s["index"] / 10)
+        moved = np.roll(tifffile.imread(path), -away, axis=1)
+        tifffile.imwrite(path, moved, photometric="minisblack")
+        s["pre_shift_xy"][0] += away
+    (folder / "truth.json").write_text(json.dumps(truth))
+    return folder
 
 
 @pytest.fixture(scope="session")
