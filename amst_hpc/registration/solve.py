@@ -207,7 +207,7 @@ def _levelled(
 ) -> Floats:
     """The modes without what pairs at k > 1 show otherwise than their chains, all of them alike.
 
-    Tissue that leans shows the more the finer its detail that is compared, and the filters of each
+    What seems to move with z depends on the detail that is compared, and the filters of each
     distance differ; the nearest pairs show the least of it.
     """
     levelled = modes.copy()
