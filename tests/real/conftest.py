@@ -1,6 +1,7 @@
 """The real volumes, displaced by known transforms."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -55,6 +56,24 @@ def fib25_drift(make_ground_truth: MakeGroundTruth) -> Path:
         s["pre_shift_xy"][0] += away
     (folder / "truth.json").write_text(json.dumps(truth))
     return folder
+
+
+@pytest.fixture(scope="session")
+def clean_and_spoilt(make_ground_truth: MakeGroundTruth, shared: Path) -> tuple[Path, Path]:
+    """60 slices of 400x400, and a copy: 14, 37 black, 22 partial, 30 of other tissue, 45 as 44."""
+    options = "--nz 60 --z0 20 --fov 400 400 --seed 71"
+    clean = make_ground_truth("clean", LUCCHI, options)
+    spoilt = Path(shutil.copytree(clean, clean.with_name("spoilt")))
+    other = tifffile.imread(shared / "data" / FIB25)[50, :200, :200].repeat(2, 0).repeat(2, 1)
+    for folder in (spoilt / "raw", spoilt / "pre"):
+        paths = sorted(folder.glob("*.tif"))
+        images = [tifffile.imread(path) for path in paths]
+        images[14] = images[37] = images[14] * 0
+        images[22][240:] = 0
+        images[30], images[45] = other, images[44]
+        for z in (14, 22, 30, 37, 45):
+            tifffile.imwrite(paths[z], images[z], photometric="minisblack")
+    return clean, spoilt
 
 
 @pytest.fixture(scope="session")
