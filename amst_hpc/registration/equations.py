@@ -31,7 +31,7 @@ from amst_hpc.opencl.gauss_newton import (
     Tiles,
 )
 from amst_hpc.registration.coherence import RINGS, RadialFilter, prepare
-from amst_hpc.transform import FloatImage, Image, compose, small_affine
+from amst_hpc.transform import FloatImage, Image, compose, small_affine, translation
 
 UPPER = np.triu_indices(8)
 TOGETHER = 64  # tiles that numpy looks at together
