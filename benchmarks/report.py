@@ -1,6 +1,6 @@
 """Seconds, memory and size of the report of a long stack: `python benchmarks/report.py [SLICES]`.
 
-The run folder is made up: slices.csv, transforms, run.json, journal lines of thumbnails.
+The run folder is made up: slices.csv, transforms, run.json, journal lines of thumbnails and pairs.
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ import numpy as np
 
 from amst_hpc.config import Config, to_toml
 from amst_hpc.job.journal import encode
+from amst_hpc.pair_result import PairResult
 from amst_hpc.quality.report import write_report
 from amst_hpc.quality.thumbnails import ThumbnailWriter
-
-COLUMNS = (
-    "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
-    "seconds_template", "seconds_read", "seconds_coarse", "seconds_refine", "rank", "device",
-    "reason",
-)  # fmt: skip
+from amst_hpc.slice_result import COLUMNS
+from amst_hpc.transform import compose, invert, translation
 
 
 def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Path:
-    """The files of a run of `slices` slices of `size` px; every 97th fell back. OUT.h5."""
+    """The files of a run of `slices` slices of `size` px; every 97th fell back, and the pairs
+    that begin there failed. OUT.h5.
+    """
     random = np.random.default_rng(1)
     run = folder / "long.amst"
     run.mkdir()
@@ -40,7 +39,8 @@ def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Pa
             x, y = random.normal(0, 8, 2).round()
             scores = [200 + z % 40, 0.93, 0.95, 0.02, 0.01, 0.1, 1.7]
             row = [z, f"slice_{z:05d}.tif", status, x, y, *scores, z * ranks // slices, "0:0 H200"]
-            table.writerow([*row, "elastix: too few samples" if status != "affine" else ""])
+            reason = "elastix: too few samples" if status != "affine" else ""
+            table.writerow([*row, reason, 4, 0.4, 0.3 + 0.1 * (z % 7)])
     matrices = np.tile(np.eye(2, 3), (slices, 1, 1)) + random.normal(0, 1e-3, (slices, 2, 3))
     (run / "transforms.json").write_text(json.dumps(matrices.tolist()))
     (run / "config.toml").write_text(to_toml(Config()))
@@ -52,6 +52,7 @@ def make_run(folder: Path, slices: int, size: int = 2048, ranks: int = 64) -> Pa
     }  # fmt: skip
     (run / "run.json").write_text(json.dumps(facts))
     _make_thumbnails(run / "thumbnails", slices, size, random)
+    _make_pairs(run / "journal", matrices, random)
     return folder / "long.h5"
 
 
@@ -66,6 +67,21 @@ def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Gen
                 line = np.roll(texture[z % size], round(x)).astype(np.uint8)
                 record = ThumbnailWriter.record(stack, z, (line, line))
                 file.write(encode(record | {"step": [y, x, 0.9]}))
+
+
+def _make_pairs(folder: Path, matrices: np.ndarray, random: np.random.Generator) -> None:
+    folder.mkdir()
+    with (folder / "0001-00000.pair.log").open("wb") as file:
+        for z, m in enumerate(matrices):
+            for k in (1, 2):
+                if z + k == len(matrices):
+                    break
+                pair = PairResult(z, k, reason="correlation 0.021, as by chance")
+                if z % 97 != 50:
+                    x, y = random.normal(0, 0.05 * k, 2)
+                    off = compose(compose(matrices[z + k], translation(x, y)), invert(m))
+                    pair = PairResult(z, k, off, 0.01 * k, 0.5, 0.9)
+                file.write(encode(pair.to_record() | {"key": ""}))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from amst_hpc.cluster import slurm
+from amst_hpc.cluster.blocks import read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
@@ -90,7 +91,8 @@ def read_status(out: Path) -> Status:
     start, stop = began["output"]["range"]
     kinds = ("slice", "provisional")
     found = {r["z"]: r for r in records(folder / "journal") if r["kind"] in kinds}
-    mine = [record for z, record in found.items() if start <= z < stop]
+    begun = _begun_slices(out, range(start, stop))
+    mine = [record for z, record in found.items() if z in begun]
     state = _state(out, folder)
     total = stop - start
     status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
@@ -98,6 +100,16 @@ def read_status(out: Path) -> Status:
     fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
     why = (failure_reason(out) or WORDLESS) if state == "failed" else ""
     return replace(status, written=written, fallen_back=fallen, reason=why)
+
+
+def _begun_slices(out: Path, select: range) -> set[int]:
+    """Of the whole, or of the blocks that have begun: one registers slices of the next one, too."""
+    if not (run_folder(out) / "blocks.json").exists():
+        return set(select)
+    blocks, journal = read_blocks(out), run_folder(out) / "journal"
+    numbers = range(1, len(blocks.ranges) + 1)
+    begun = [n for n in numbers if any(journal.glob(f"*-b{n:04d}-*.log"))]
+    return {z for n in begun for z in blocks.slices(n)}
 
 
 def _began(folder: Path) -> dict[str, Any]:

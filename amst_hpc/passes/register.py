@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import logging
 import time
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import numpy as np
 
 from amst_hpc.config import Config
 from amst_hpc.geometry import split
@@ -37,6 +40,7 @@ log = logging.getLogger(__name__)
 CRASHES_ALLOWED = 1
 PREALIGNED_BELOW = 0.6  # correlation at the coarse shift: worse, and the pre-aligned slice is asked
 PREALIGNED_SCORE = 0.8
+FOR_GOOD = ("affine", "blank", "repeated")  # not registered again by --retry
 
 
 def register_slices(
@@ -50,7 +54,7 @@ def register_slices(
     earlier = attempt.registered(inputs, config.template.radius) if comm.rank == 0 else {}
     if attempt.retry:
         decided = choose_transforms(list(earlier.values()), inputs.shape)
-        earlier = {s.z: earlier[s.z] for s in decided if s.status in ("affine", "blank")}
+        earlier = {s.z: earlier[s.z] for s in decided if s.status in FOR_GOOD}
     done: set[int] = comm.bcast(set(earlier))
     missing = [z for z in inputs.select if z not in done]
     if comm.rank == 0 and done:
@@ -213,6 +217,7 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
+        result = replace(result, crc=zlib.crc32(np.ascontiguousarray(raw).data))
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")

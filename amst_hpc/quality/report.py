@@ -18,15 +18,14 @@ from typing import TYPE_CHECKING
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import run_folder
 from amst_hpc.quality.plots import (
-    RUN,
     SHARP,
     draw_applied,
-    draw_overview,
-    draw_reslices,
+    draw_neighbours,
     draw_scores,
     draw_steps,
     draw_times,
 )
+from amst_hpc.quality.reslices import RUN, draw_overview, draw_reslices
 from amst_hpc.quality.run_results import RunResults, device_table, read_run_results, sentences
 
 if TYPE_CHECKING:
@@ -76,6 +75,7 @@ def page(found: RunResults) -> str:
         ),
         "overview": _picture(draw_overview(found), "XZ reslices, whole stack") if whole else "",
         "steps": _picture(draw_steps(found), "steps between slices"),
+        "neighbours": _neighbours(found),
         "applied": _picture(draw_applied(found), "applied transform per slice"),
         "scores": _picture(draw_scores(found), "matches and correlation per slice"),
         "times": _picture(draw_times(found), "time per stage and rank"),
@@ -110,6 +110,22 @@ def _flagged_table(found: RunResults) -> str:
     more = f"<p>{len(rows) - ROWS:,} more in slices.csv.</p>" if len(rows) > ROWS else ""
     head = "<tr><th>slice</th><th>file</th><th>transform</th><th>why</th></tr>"
     return f"<table>{head}{lines}</table>{more}"
+
+
+def _neighbours(found: RunResults) -> str:
+    """The corrections, and the pairs that do not count."""
+    if not found.pairs:
+        return "<p>Slices were not registered to their neighbours in this run.</p>"
+    rows = found.flagged_pairs
+    lines = "".join(
+        f"<tr><td>{p.z}</td><td>{p.z + p.k if p.k else f'{p.z} pre-aligned'}</td>"
+        f"<td>{html.escape(p.fault)}</td></tr>"
+        for p in rows[:ROWS]
+    )
+    head = "<tr><th>slice</th><th>and</th><th>why the pair does not count</th></tr>"
+    table = f"<table>{head}{lines}</table>" if rows else "<p>Every pair counts.</p>"
+    more = f"<p>And {len(rows) - ROWS:,} more.</p>" if len(rows) > ROWS else ""
+    return _picture(draw_neighbours(found), "corrections and pairs") + table + more
 
 
 def _device_rows(found: RunResults) -> str:

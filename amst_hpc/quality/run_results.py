@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from numpy.typing import NDArray
 
 from amst_hpc.config import InputError
 from amst_hpc.job.progress import duration
-from amst_hpc.quality.adjacent import jitter
+from amst_hpc.job.run_folder import Attempt
+from amst_hpc.quality.adjacent import TISSUE_SIGMA, low_pass
 from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
+from amst_hpc.registration.solve import PairFit, fit_pairs
 from amst_hpc.slice_result import STAGES, SliceResult, from_csv
 
 STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
@@ -30,6 +34,7 @@ MEANINGS = {
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
     "copied": "moved as one neighbour is",
+    "repeated": "the slice before once more, moved as that is",
     "excluded": "kept from the other slices, as was asked for",
     "shifted": "moved as was asked for",
     "blank": "left black",
@@ -44,7 +49,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class RunResults:
-    """What a run did with each of its slices; `shape` (y, x) px."""
+    """What a run did with each of its slices; `shape` (y, x) px. pairs : of neighbours."""
 
     out: Path
     slices: list[SliceResult]
@@ -52,6 +57,7 @@ class RunResults:
     run: dict[str, Any]
     config: str
     thumbnails: dict[str, Thumbnails]
+    pairs: list[PairFit]
 
     @property
     def index(self) -> list[int]:
@@ -59,7 +65,7 @@ class RunResults:
         return [s.z for s in self.slices]
 
     def curve(self, value: str) -> Float:
-        """A value of each slice: `matches`, `start` or `metric`; nan where it is not known."""
+        """A value of each slice: `matches`, `metric`, `correction`...; nan where not known."""
         return np.array([getattr(s, value) for s in self.slices], dtype=np.float64)
 
     def seconds(self, stage: str) -> Float:
@@ -73,10 +79,16 @@ class RunResults:
         found = [nothing if s.transform is None else s.transform for s in self.slices]
         return np.array(found).reshape(-1, 2, 3)
 
-    @property
+    @cached_property
     def flagged(self) -> dict[int, SliceResult]:
         """Slices that are not registered in full."""
         return {s.z: s for s in self.slices if s.status != "affine"}
+
+    @property
+    def flagged_pairs(self) -> list[PairFit]:
+        """Pairs that do not count, those without a result first, then the farthest off."""
+        flagged = [pair for pair in self.pairs if pair.fault]
+        return sorted(flagged, key=lambda p: -np.nan_to_num(p.residual, nan=np.inf))
 
     @property
     def voxel_size_nm(self) -> tuple[float, ...]:
@@ -99,7 +111,20 @@ def read_run_results(out: Path, folder: Path) -> RunResults:
     except (ValueError, LookupError) as error:
         raise InputError(f"OUT {out}: {folder} is damaged ({error})") from None
     thumbnails = read_thumbnails(folder / "thumbnails", [s.z for s in slices])
-    return RunResults(out, slices, shape, run, config, thumbnails)
+    pairs = _read_pairs(out, slices, shape, tomllib.loads(config).get("neighbours", {}))
+    return RunResults(out, slices, shape, run, config, thumbnails, pairs)
+
+
+def _read_pairs(
+    out: Path, slices: Sequence[SliceResult], shape: tuple[int, int], settings: Mapping[str, Any]
+) -> list[PairFit]:
+    """The pairs of the journal that the run has used, beside its transforms."""
+    if not settings.get("enabled"):
+        return []
+    there = {s.z for s in slices if s.transform is not None and s.status != "repeated"}
+    found = [pair for _, pair in Attempt(out).paired().values()]
+    used = [p for p in found if p.k <= settings["reach"] and {p.z, p.z + p.k} <= there]
+    return fit_pairs(slices, sorted(used, key=lambda p: (p.z, p.k)), shape)
 
 
 def applied(matrices: Float, shape: tuple[int, int]) -> dict[str, Float]:
@@ -126,17 +151,30 @@ def applied(matrices: Float, shape: tuple[int, int]) -> dict[str, Float]:
     }
 
 
-def step_jitter(kept: Thumbnails) -> Float:
-    """(n, yx) step from the slice before, without the slow part that the tissue has, px."""
-    return jitter(np.stack([kept.y, kept.x], axis=1))
+def step_jitter(found: RunResults, stack: str) -> Float | None:
+    """(n, yx) step from the slice before, without the slow part that the tissue has, px; None
+    where nothing was kept.
+
+    Slices that fell back do not tell what is slow.
+    """
+    kept = found.thumbnails.get(stack)
+    if kept is None or not np.isfinite(kept.y).any():
+        return None
+    steps = np.stack([kept.y, kept.x], axis=1)
+    fell = np.array([z in found.flagged for z in found.index])
+    fell[1:] |= fell[:-1].copy()
+    calm = np.where(fell[:, None], np.nan, steps)
+    if not np.isfinite(calm).any():
+        calm = steps
+    return np.asarray(steps - np.nanmedian(calm, axis=0) - low_pass(calm, TISSUE_SIGMA))
 
 
 def suspects(found: RunResults) -> list[int]:
     """Slices that are registered in full and still stand off their neighbours, the worst first."""
-    kept = found.thumbnails.get("aligned")
-    if kept is None or not np.isfinite(kept.y).any():
+    steps = step_jitter(found, "aligned")
+    if steps is None:
         return []
-    length = np.hypot(*step_jitter(kept).T)
+    length = np.hypot(*steps.T)
     limit = max(SUSPECT_LEAST, SUSPECT_FACTOR * float(np.nanmedian(length)))
     order = np.argsort(-np.nan_to_num(length))
     return [found.index[i] for i in order if length[i] > limit][:NAMED]
@@ -155,7 +193,7 @@ def sentences(found: RunResults) -> list[str]:
             f"{total - len(flagged):,} are registered in full (affine). "
             f"{len(flagged):,} {'is' if len(flagged) == 1 else 'are'} not: {', '.join(parts)}."
         )
-    lines.append(_steadiness(found))
+    lines += [_corrections(found), _steadiness(found)]
     worst = suspects(found)
     fell = [z for z, s in flagged.items() if s.fell_back]
     if fell or worst:
@@ -171,12 +209,25 @@ def sentences(found: RunResults) -> list[str]:
     return [line for line in lines if line]
 
 
+def _corrections(found: RunResults) -> str:
+    moved = found.curve("correction")
+    if not np.isfinite(moved).any():
+        return ""
+    middle, high = np.nanmedian(moved), np.nanpercentile(moved, 95)
+    pairs, lost = sum(p.k > 0 for p in found.pairs), sum(p.k > 0 for p in found.flagged_pairs)
+    return (
+        f"{pairs:,} pairs of neighbours moved the corners of the slices by {middle:.2f} px (95 %: "
+        f"{high:.2f}); {f'{lost:,} of the pairs did' if lost else 'all'} "
+        f"{'not count' if lost else 'of the pairs counted'}."
+    )
+
+
 def _steadiness(found: RunResults) -> str:
     parts = []
     for stack, name in STACKS.items():
-        kept = found.thumbnails.get(stack)
-        if kept is not None and np.isfinite(kept.y).any():
-            length = np.hypot(*step_jitter(kept).T)
+        steps = step_jitter(found, stack)
+        if steps is not None:
+            length = np.hypot(*steps.T)
             middle, high = np.nanmedian(length), np.nanpercentile(length, 95)
             parts.append(f"{name} {middle:.2f} px (95 %: {high:.2f})")
     return (

@@ -3,9 +3,10 @@
 The rungs, best first: `affine` (elastix); `translation` (the coarse shift); `prealigned` (the shift
 that its own pre-aligned slice shows); `interpolated` (between the nearest good neighbours);
 `copied` (one good neighbour); `blank`, `unreadable` (a black slice, one that cannot be read: no
-transform). A rung is left when its result
-is implausible against the slices around it. The decision looks at the whole stack and at data
-alone, so it is the same on every rank and for every number of them.
+transform). A rung is left when its result is implausible against the slices around it. Beside them
+stands `repeated`: the slice before was stored twice, and both have its transform. The decision
+looks at the whole stack and at data alone, so it is the same on every rank and for every number of
+them.
 """
 
 from __future__ import annotations
@@ -39,10 +40,22 @@ def choose_transforms(slices: Sequence[SliceResult], shape: tuple[int, int]) -> 
         for i, (s, fault) in enumerate(zip(slices, faults, strict=True))
     ]
     anchors = [i for i, s in enumerate(chosen) if s is not None and s.status in ANCHORS]
-    return [
-        s if s is not None else from_neighbours(slices[i], chosen, anchors, i)
-        for i, s in enumerate(chosen)
-    ]
+    decided: list[SliceResult] = []
+    for i, s in enumerate(chosen):
+        first = decided[-1] if decided and _is_repeated(slices[i - 1], slices[i]) else None
+        if first is not None:
+            reason = f"the same pixels as slice {first.z}"
+            decided.append(_chosen(slices[i], "repeated", first.transform, reason))
+        else:
+            decided.append(s if s is not None else from_neighbours(slices[i], chosen, anchors, i))
+    return decided
+
+
+def _is_repeated(before: SliceResult, s: SliceResult) -> bool:
+    """True if the slice was stored twice. A second scan has noise of its own, and may as well be a
+    slice that was cut thin: it is none.
+    """
+    return s.z == before.z + 1 and s.crc is not None and s.crc == before.crc
 
 
 def _chosen(s: SliceResult, status: str, transform: Matrix | None, reason: str = "") -> SliceResult:

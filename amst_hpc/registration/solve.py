@@ -7,9 +7,10 @@ pre-alignment, whose errors are larger but change from slice to slice. One robus
 squares over the stack joins them.
 
 All numbers are px in orthonormal modes of the slice (1, sqrt(3) xi, sqrt(3) eta, for x and y). The
-weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k; the
-weight of the pre-alignment follows from how much its errors change from slice to slice, beyond what
-the pairs show. The factors are the same for all stacks (benchmarks/RESULTS.md).
+weight of a pair is 1 / (5 tissue)^2, tissue of `PairResult`, the median of its distance k, and less
+beside nearer pairs; one that bridges a gap weighs as much as the nearest elsewhere. The weight of
+the pre-alignment follows from how much its errors change from slice to slice, beyond what the pairs
+show. The factors are the same for all stacks (benchmarks/RESULTS.md).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
+from scipy import ndimage, sparse
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
@@ -34,8 +35,13 @@ AFFINE = 1.0  # of its affine part
 TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
 SMALLEST_ERROR = 0.1  # px, of a pre-alignment
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
+AROUND, FEWEST = (
+    40,
+    5,
+)  # pairs on each side that tell what all of their distance are off, and in all
 REPEATS = 12
 OUTLIER = 3.0
+COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 FLOOR = 1e-6
 MODES = np.array([1, 3**0.5, 3**0.5] * 2)
 SHIFTS, SLOPES = [0, 3], [1, 2, 4, 5]
@@ -66,22 +72,74 @@ def solve(
     results : in their order, decided by `fallback.choose_transforms`. shape : (y, x) of the
     template. period : see `drift.period`. Slices without any pair stay as they are.
     """
-    start = [s.transform for s in results]
-    if not pairs or all(m is None for m in start):
-        return list(results)
-    place = {s.z: i for i, s in enumerate(results) if s.transform is not None}
-    usual = _usual(pairs)
-    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    place, usual, good = _select(results, pairs)
     own = {place[p.z]: p for p in good if p.k == 0}
     links = [p for p in good if p.k]
     if not links:
         return list(results)
-    now = [m if m is not None else translation(0, 0) for m in start]
+    now = _transforms(results)
     for _ in range(2):  # what is not linear in the corrections is gone then
         table = _measure(links, place, now, usual, shape)
         x, trust = _least_squares(results, table, _anchors(own, now, shape), period)
         now = [compose(m, small_affine(row * MODES, shape)) for m, row in zip(now, x, strict=True)]
     return _decide(results, now, table, trust, shape)
+
+
+@dataclass(frozen=True)
+class PairFit:
+    """Slices z and z + k beside what was solved: residual px, nan where the pair has no matrix or
+    does not count from the start; fault : why it does not count, empty if it does.
+    """
+
+    z: int
+    k: int
+    residual: float
+    fault: str
+
+
+def fit_pairs(
+    results: Sequence[SliceResult], pairs: Sequence[PairResult], shape: tuple[int, int]
+) -> list[PairFit]:
+    """How each pair fits the transforms of `results`, those that `solve` has made of it."""
+    place, usual, good = _select(results, pairs)
+    links = [p for p in good if p.k]
+    found: dict[tuple[int, int], tuple[float, str]] = {}
+    if links:
+        table = _measure(links, place, _transforms(results), usual, shape)
+        size = np.sqrt((table.modes**2).sum(axis=1))
+        trust = _trust(size * np.sqrt(table.weight), np.ones(len(size), bool))
+        far = [f"{px:.2f} px off, {np.median(size):.2f} is usual" for px in size]
+        found = {
+            (p.z, p.k): (float(px), "" if t > COUNTS else text)
+            for p, px, t, text in zip(links, size, trust, far, strict=True)
+        }
+    fits = []
+    for p in pairs:
+        low = p.matrix is not None and not _counts(p, usual)
+        text = f"correlation {p.correlation:.3f} where {usual[p.k][1]:.3f} is usual"
+        residual, fault = found.get((p.z, p.k), (float("nan"), text if low else p.reason))
+        fits.append(PairFit(p.z, p.k, residual, fault))
+    return fits
+
+
+def _select(
+    results: Sequence[SliceResult], pairs: Sequence[PairResult]
+) -> tuple[dict[int, int], dict[int, tuple[float, float]], list[PairResult]]:
+    """The positions of slices that pairs hold, what is `_usual`, and the pairs to use.
+
+    A repeated slice seems not to have moved since the first, which is true of no tissue.
+    """
+    place = {
+        s.z: i for i, s in enumerate(results) if s.transform is not None and s.status != "repeated"
+    }
+    usual = _usual(pairs)
+    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    return place, usual, good
+
+
+def _transforms(results: Sequence[SliceResult]) -> list[Matrix]:
+    """Of all slices; the identity where there is none."""
+    return [s.transform if s.transform is not None else translation(0, 0) for s in results]
 
 
 def _usual(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
@@ -124,8 +182,46 @@ def _measure(
         modes_of(compose(invert(now[j]), compose(p.matrix, now[i])), shape)
         for i, j, p in zip(a, b, links, strict=True) if p.matrix is not None
     ])  # fmt: skip
-    weight = [p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2 for p in links]
-    return Measured(a, b, modes, np.array(weight), links)
+    chains = _chains(links)
+    weight = [
+        p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2
+        if p.k == 1 or i in chains
+        else p.overlap / (ERROR * usual.get(1, usual[p.k])[0]) ** 2
+        for i, p in enumerate(links)
+    ]
+    return Measured(a, b, _levelled(links, modes, chains), np.array(weight), links)
+
+
+def _chains(links: Sequence[PairResult]) -> dict[int, list[int]]:
+    """For pairs at k > 1 the nearest ones that lead from slice to slice between theirs, by row.
+
+    A pair that has none bridges a gap.
+    """
+    rows = {(p.z, p.k): i for i, p in enumerate(links)}
+    steps = {i: [(p.z + j, 1) for j in range(p.k)] for i, p in enumerate(links) if p.k > 1}
+    return {i: [rows[s] for s in chain] for i, chain in steps.items() if rows.keys() >= {*chain}}
+
+
+def _levelled(
+    links: Sequence[PairResult], modes: Floats, chains: Mapping[int, Sequence[int]]
+) -> Floats:
+    """The modes without what pairs at k > 1 show otherwise than their chains, all of them alike.
+
+    What seems to move with z depends on the detail that is compared, and the filters of each
+    distance differ; the nearest pairs show the least of it.
+    """
+    levelled = modes.copy()
+    for k in sorted({links[i].k for i in chains}):
+        rows = [i for i in chains if links[i].k == k]
+        more = np.array([modes[i] - modes[chains[i]].sum(axis=0) for i in rows])
+        if len(rows) < FEWEST:
+            continue
+        alike = ndimage.median_filter(more, size=(2 * AROUND + 1, 1), mode="nearest")
+        z = [links[i].z for i in rows]
+        mine = [i for i, p in enumerate(links) if p.k == k]
+        for mode in range(6):
+            levelled[mine, mode] -= np.interp([links[i].z for i in mine], z, alike[:, mode])
+    return levelled
 
 
 def _anchors(
@@ -214,11 +310,14 @@ def _decide(
     """Transforms, status, and what the tables say of the pairs."""
     of_slice: dict[int, list[int]] = {}
     for row, (a, b) in enumerate(zip(table.a, table.b, strict=True)):
-        if trust[row] > 0.5:
+        if trust[row] > COUNTS:
             of_slice.setdefault(int(a), []).append(row)
             of_slice.setdefault(int(b), []).append(row)
-    decided = []
+    decided: list[SliceResult] = []
     for i, (s, matrix) in enumerate(zip(results, now, strict=True)):
+        if s.status == "repeated":
+            decided.append(replace(s, transform=decided[-1].transform))
+            continue
         rows = of_slice.get(i, [])
         if s.transform is None or not rows:
             decided.append(s)

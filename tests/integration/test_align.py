@@ -20,6 +20,7 @@ from jobs import (
     finished,
     registrations,
     run,
+    slices,
     statuses,
     transforms,
 )
@@ -192,11 +193,12 @@ def test_raw_smaller_than_the_canvas(either, tmp_path):
 
 
 def test_artefacts_are_named_and_the_rest_is_aligned(either, tmp_path):
-    """A black slice, one that was not finished, and one of noise."""
+    """A black slice, one that was not finished, one of noise, and one stored twice."""
     shutil.copytree(either.folder / "pre", tmp_path / "pre")
     raw = read_stack(either.folder / "raw")
     raw[7] = 0
     raw[12, 90:] = 0
+    raw[21] = raw[20]
     raw[17] = np.random.default_rng(0).integers(0, 256, SHAPE)
     save_stack(tmp_path / "raw", raw)
     out = tmp_path / "out.h5"
@@ -206,10 +208,16 @@ def test_artefacts_are_named_and_the_rest_is_aligned(either, tmp_path):
     assert found[7] == "blank"
     assert found[12] == "affine"
     assert found[17] not in ("affine", "blank")
-    assert [z for z, status in enumerate(found) if status != "affine"] == [7, 17]
-    assert f"2 of them not by affine registration: 7 (blank), 17 ({found[17]})" in ended.stdout
+    assert [z for z, status in enumerate(found) if status != "affine"] == [7, 17, 21]
+    told = f"3 of them not by affine registration: 7 (blank), 17 ({found[17]}), 21 (repeated)"
+    assert told in ended.stdout
+    assert slices(out)[21]["reason"] == "the same pixels as slice 20"
+    assert transforms(out)[21] == transforms(out)[20]
     assert [z for z, m in enumerate(transforms(out)) if m is None] == [7]
-    assert error_px(either.folder, out) < 0.8
+    truth = json.loads((either.folder / "truth.json").read_text())
+    truth["raw"][21] = truth["raw"][20]
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert error_px(tmp_path, out) < 0.8
 
 
 @pytest.mark.slow

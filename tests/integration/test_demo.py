@@ -72,7 +72,7 @@ def test_the_report_is_there_and_can_be_drawn_again(demo):
     path.unlink()
     assert finished(call("report", folder / "aligned.h5")).stdout == f"{path}\n"
     text = path.read_text()
-    assert text.count("data:image/png;base64,") == 6
+    assert text.count("data:image/png;base64,") == 7
     assert "48 slices" in text
 
 

@@ -4,7 +4,9 @@ Small stacks, one process, no elastix; a kill is a real one, of a process of its
 """
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -452,11 +454,52 @@ def test_retry_registers_again_what_fell_back(stacks, alone, tmp_path, monkeypat
 
     with monkeypatch.context() as patch:
         patch.setattr(Registrar, "find_shift", fail)
+        patch.setattr(Registrar, "match_prealigned", lambda *_: None)
         finished(call(*line(stacks[0], out)), 3)
     finished(call(*line(stacks[0], out)), 3)
     assert len(registrations(tmp_path / "out.amst")) == DEPTH, "not without --retry"
+    pairs = paired(out)
     finished(call(*line(stacks[0], out, "--retry")))
     assert registrations(tmp_path / "out.amst")[DEPTH:] == [3, 8]
+    assert paired(out)[len(pairs) :] == [(z, k) for z, k in pairs if {z, z + k} & {3, 8}]
+    same(out, alone(0))
+
+
+# ---- ends between the passes
+
+
+def paired(out: Path) -> list[tuple[int, int]]:
+    """The pairs that were registered, as often as they were."""
+    return [(r["z"], r["k"]) for r in journal(out.with_suffix(".amst"), "pair")]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_job_that_ends_among_its_pairs_makes_none_again(
+    stacks, alone, tmp_path, monkeypatch, how
+):
+    from amst_hpc.passes.pair import Pairer
+
+    out, register = tmp_path / "out.h5", Pairer.register
+
+    def stopping(self, place):
+        if place == (4, 1):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return register(self, place)
+
+    with monkeypatch.context() as patch:
+        if how == "stop":
+            patch.setattr(Pairer, "register", stopping)
+            assert call(*line(stacks[0], out)).code == 75
+        else:
+            patch.setenv("FAULTS", json.dumps({"kill": "amst_hpc.passes.pair:_show"}))
+            assert Job(0, *line(stacks[0], out), program=SLOWED).end().code == -9
+    begun = paired(out)
+    assert len(begun) == (14 if how == "stop" else 1)
+    assert not out.exists()
+    finished(call(*line(stacks[0], out)))
+    places = [(z, k) for z in range(DEPTH) for k in range(3) if z + k < DEPTH]
+    assert paired(out) == places, "each once"
+    assert registrations(out.with_suffix(".amst")) == list(range(DEPTH))
     same(out, alone(0))
 
 
@@ -842,7 +885,7 @@ def test_a_range_has_the_contrast_of_its_own_slices(own, alone, tmp_path):
 # ---- ranks
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 5])
+@pytest.mark.parametrize("ranks", [1, 2, 3, pytest.param(5, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("writer", WRITERS)
 def test_datasets_do_not_depend_on_ranks_or_writer(stacks, alone, every_override, ranks, writer):
     table, out = every_override

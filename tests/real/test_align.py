@@ -50,6 +50,35 @@ def test_a_wide_field_is_steadier_than_any_template(mosaic_dev, shared, tmp_path
     assert {row["pairs"] for row in slices(out)} <= {"2", "3", "4"}
 
 
+def test_bad_slices_are_named_and_cost_the_others_little(clean_and_spoilt, shared, tmp_path):
+    bad = {14: "blank", 30: "", 37: "blank", 45: "repeated"}
+    largest = {}
+    for name, folder in zip(("clean", "spoilt"), clean_and_spoilt, strict=True):
+        out = tmp_path / f"{name}.h5"
+        ended = finished(run(2, "align", *inputs(folder), out), 0, 3)
+        path = tmp_path / f"{name}.amst/transforms.json"
+        path.write_text(
+            json.dumps([None if z in bad else m for z, m in enumerate(transforms(out))])
+        )
+        largest[name] = score(shared, clean_and_spoilt[0], out)["smooth"]["max"]
+    print(largest, ended.stdout)
+    assert largest["spoilt"] <= 1.5 * largest["clean"]
+    found = {z: status for z, status in enumerate(statuses(out)) if status != "affine"}
+    assert found.keys() == bad.keys()
+    assert all(f"{z} ({bad[z] or found[z]})" in ended.stdout for z in bad)
+
+
+def test_a_pre_alignment_that_drifts_is_followed_no_farther_than_it_goes(
+    fib25_drift, shared, tmp_path
+):
+    out = tmp_path / "out.h5"
+    finished(run(2, "align", *inputs(fib25_drift), out), 0, 3)
+    found, given = score(shared, fib25_drift, out), score(shared, fib25_drift, None)
+    print(json.dumps([found, given]))
+    assert found["const"]["mean"] <= given["const"]["mean"]
+    assert found["smooth"]["mean"] <= 0.5 * given["smooth"]["mean"]
+
+
 def test_sift_output_does_not_change_from_run_to_run(lucchi_small, tmp_path):
     """SIFT's keypoint list does; the settled shift must not."""
     outs = [tmp_path / f"out{n}.h5" for n in (1, 2)]

@@ -101,6 +101,6 @@ def test_the_report_is_there_and_can_be_drawn_again(work):
     done = run(1, "report", work / "out.h5")
     assert done.code == 0, done.stderr
     text = path.read_text()
-    assert text.count("data:image/png;base64,") == 6
+    assert text.count("data:image/png;base64,") == 7
     assert "96 slices" in text
     assert run(1, "report", work / "none.h5").code == 2

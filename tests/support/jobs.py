@@ -258,11 +258,11 @@ def transforms(out: Path) -> list:
     return json.loads((out.with_suffix(".amst") / "transforms.json").read_text())
 
 
-def score(shared: Path, truth: Path, out: Path) -> dict:
-    """What score_gt.py says of a run."""
-    est = out.with_suffix(".amst") / "transforms.json"
+def score(shared: Path, truth: Path, out: Path | None) -> dict:
+    """What score_gt.py says of a run; None: of the pre-alignment."""
+    of = ["--baseline", "pre"] if out is None else [out.with_suffix(".amst") / "transforms.json"]
     done = subprocess.run(
-        [sys.executable, str(shared / "tools/score_gt.py"), str(truth), str(est)],
+        [sys.executable, str(shared / "tools/score_gt.py"), str(truth), *map(str, of)],
         capture_output=True,
         text=True,
         check=True,

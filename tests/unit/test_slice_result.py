@@ -26,6 +26,7 @@ results = st.builds(
     start=scores,
     metric=scores,
     matches=st.integers(0, 4000),
+    crc=st.none() | st.integers(0, 2**32 - 1),
     reason=st.text(max_size=40),
     seconds=st.dictionaries(st.sampled_from(["template", "read"]), st.floats(0, 99)),
     rank=st.integers(0, 255),

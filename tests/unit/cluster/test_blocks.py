@@ -148,7 +148,7 @@ def test_status_of_blocks(align: Align, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(slurm, "queued", lambda: None)
     align(OUT, 2)
     (found,) = show(OUT)
-    assert (found.total, found.registered, found.written) == (18, 8, 0)  # two for the last pairs
+    assert (found.total, found.registered, found.written) == (18, 6, 0)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     with pytest.raises(InputError):
         pipeline.merge(OUT, MPI.COMM_SELF)

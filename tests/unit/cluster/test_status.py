@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from mpi4py import MPI
 
 from amst_hpc.cluster import slurm
+from amst_hpc.cluster.blocks import Blocks
 from amst_hpc.cluster.status import WORDLESS, read_status, show, table, with_slurm
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import (
@@ -60,6 +62,15 @@ def test_a_job_that_runs(out: Path) -> None:
     assert found.left == "0:01"
     long_ago(out)
     assert (read_status(out).state, read_status(out).reason) == ("failed", WORDLESS)
+
+
+def test_what_a_block_registers_of_the_next_one_counts_when_that_begins(out: Path) -> None:
+    plan = Blocks("raw", "pre", [[2, 8], [8, 12]], {})
+    (out.with_suffix(".amst") / "blocks.json").write_text(json.dumps(asdict(plan)))
+    log(out, "0001-b0001-00000.register", *slices(2, 3, 4, 5, 6, 7, 8, 9))
+    assert read_status(out).registered == 6
+    log(out, "0001-b0002-00000.register", *slices(10))  # 8 and 9 are not registered again
+    assert read_status(out).registered == 9
 
 
 def test_a_job_that_stopped_in_good_order(out: Path) -> None:

@@ -10,9 +10,10 @@ import pytest
 from matrices import invert
 from report import make_run
 
-from amst_hpc.config import InputError
+from amst_hpc.config import InputError, from_tree, to_toml
+from amst_hpc.job.journal import decode, encode
 from amst_hpc.quality import report
-from amst_hpc.quality.plots import RUN, shown_run
+from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
 from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, read_thumbnails
 from amst_hpc.transform import compose, translation
@@ -32,7 +33,7 @@ def test_the_page_stands_alone(out):
     page = report.write_report(out).read_text()
     assert len(page) < 10e6
     sources = re.findall(r'(?:src|href)="([^"]{0,30})', page)
-    assert len(sources) == 6
+    assert len(sources) == 7
     assert all(s.startswith("data:image/png;base64,") for s in sources)
     assert "http" not in page
     assert "url(" not in page
@@ -45,9 +46,50 @@ def test_words_name_what_fell_back_and_how_steady_it_is(out):
     assert "99 are registered in full" in text
     assert "1 is not: 1 translation" in text
     assert "Where to look: slices 50 (fell back)" in text
-    jumps = [float(v) for v in re.findall(r"([\d.]+) px \(95 %", text)]
+    told = text.partition("the content jumps by")[2]
+    jumps = [float(v) for v in re.findall(r"([\d.]+) px \(95 %", told)]
     assert jumps == sorted(jumps, reverse=True)
     assert len(jumps) == 3
+
+
+def test_pairs_that_do_not_count_are_named(out):
+    found = findings(out)
+    assert [(p.z, p.k) for p in found.flagged_pairs] == [(50, 1), (50, 2)]
+    page = report.write_report(out).read_text()
+    rows = re.findall(r"<tr><td>50</td><td>(\d+)</td><td>correlation 0.021, as by chance", page)
+    assert rows == ["51", "52"]
+    text = " ".join(sentences(found))
+    assert "197 pairs of neighbours moved the corners of the slices by 0.60 px (95 %: 0.90)" in text
+    assert "2 of the pairs did not count" in text
+
+
+def test_a_pair_that_is_far_off_the_stack_is_flagged_with_its_size(tmp_path):
+    out = make_run(tmp_path, 40, 64, 1)
+    log = tmp_path / "long.amst/journal/0001-00000.pair.log"
+    lines = log.read_bytes().splitlines(keepends=True)
+    wrong = decode(lines[20])
+    wrong["matrix"][0][2] += 7
+    log.with_name("0002-00000.pair.log").write_bytes(encode(wrong))  # a later attempt counts
+    (flagged,) = findings(out).flagged_pairs
+    assert (flagged.z, flagged.k) == (wrong["z"], wrong["k"])
+    assert flagged.residual == pytest.approx(7, abs=0.3)
+    assert flagged.fault.startswith(f"{flagged.residual:.2f} px off, 0.")
+
+
+def test_a_run_without_neighbours_says_so(tmp_path):
+    out = make_run(tmp_path, 5, 64, 1)
+    path = tmp_path / "long.amst/config.toml"
+    path.write_text(to_toml(from_tree({"neighbours": {"enabled": False}})))
+    assert findings(out).pairs == []
+    assert "were not registered to their neighbours" in report.write_report(out).read_text()
+
+
+def test_a_slice_that_fell_back_makes_no_others_suspect(out):
+    found = findings(out)
+    found.thumbnails["aligned"].x[50] = 90
+    found.thumbnails["aligned"].x[51] = -90
+    assert set(suspects(found)[:2]) == {50, 51}
+    assert not set(suspects(found)[2:]) & {*range(44, 58)}
 
 
 def test_a_slice_that_jumps_is_suspected(out):

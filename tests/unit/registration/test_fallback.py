@@ -74,6 +74,21 @@ def test_an_affine_far_from_the_usual_falls():
     assert "px from the usual" in decision.reason
 
 
+def test_a_slice_that_was_stored_twice_is_named_and_stays_with_the_first():
+    slices = stack(s6={"crc": 5}, s7={"crc": 5}, s8={"crc": 5, "affine": None}, s9={"crc": 6},
+                   s12={"crc": 5}, s20={"crc": None}, s21={"crc": None})  # fmt: skip
+    decisions = choose_transforms(slices, SHAPE)
+    named = [d for d in decisions if d.status != "affine"]
+    assert [(d.z, d.status) for d in named] == [(7, "repeated"), (8, "repeated")]
+    assert [d.reason for d in named] == ["the same pixels as slice 6", "the same pixels as slice 7"]
+    assert all(d.transform is decisions[6].transform for d in named)
+
+
+def test_a_slice_is_compared_with_the_one_before_it_alone():
+    slices = [replace(good(z), crc=5) for z in (3, 5, 9)]  # what is between is not there
+    assert statuses(slices) == ["affine"] * 3
+
+
 def test_a_low_correlation_with_its_own_prealignment_falls_to_that():
     own = translation(3, 4)
     decision = only(stack(s7={"start": 0.1, "metric": 0.2, "prealigned": own}), 7)
