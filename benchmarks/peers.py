@@ -6,10 +6,10 @@
 
 FOLDER : of ../shared/tools/make_gt.py; none: the three sets of tests/real are made.
 Errors in px, by ../shared/tools/score_gt.py. `chain`: each raw slice to the one before it, as both
-are mostly used; `template`: to the median of the pre-aligned slices, as AMST. Black slices are left
-out for the others, which have no answer to them. Where one gives up, the identity is taken, and
-counted. CPU s per slice: of all threads, on one rank; start-up apart (of ours: a job on FEW slices
-less). Ours reads and writes in this time, too.
+are mostly used; `template`: to the median of the pre-aligned slices, as AMST. AMST alone: ours with
+`neighbours.enabled=false`. Black slices are left out for the others, which have no answer to them;
+where one gives up, the identity is taken, and counted. CPU s per slice: of all threads, on one
+rank; start-up apart (of ours: a job on FEW slices less). Ours reads and writes in this time, too.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -111,7 +111,7 @@ def align(truth: Path, out: Path, *options: str) -> float:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def run_ours(truth: Path, settings: Iterable[str]) -> Result:
+def run_ours(truth: Path, *settings: str) -> Result:
     """`amst-hpc align` with changes to its defaults."""
     options = [part for s in ("output.report=false", *settings) for part in ("--set", s)]
     with tempfile.TemporaryDirectory() as name:
@@ -122,11 +122,12 @@ def run_ours(truth: Path, settings: Iterable[str]) -> Result:
     return found, seconds / (len(found) - FEW), 0
 
 
+ALONE, NO_ELASTIX = "neighbours.enabled=false", "refine.backend=gauss-newton"
 METHODS: dict[str, Callable[[Path], Result]] = {
-    "amst_hpc": lambda truth: run_ours(truth, ()),
-    "AMST alone (`neighbours.enabled=false`)": lambda truth: run_ours(
-        truth, ["neighbours.enabled=false"]
-    ),
+    "amst_hpc": run_ours,
+    "amst_hpc, gauss-newton": lambda truth: run_ours(truth, NO_ELASTIX),
+    "AMST alone": lambda truth: run_ours(truth, ALONE),
+    "AMST alone, gauss-newton": lambda truth: run_ours(truth, ALONE, NO_ELASTIX),
     "pystackreg, chain": lambda truth: run_peer(stackreg(), truth, True),
     "pystackreg, template": lambda truth: run_peer(stackreg(), truth, False),
     "OpenCV ECC, chain": lambda truth: run_peer(ecc(), truth, True),
