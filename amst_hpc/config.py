@@ -96,10 +96,12 @@ class Coarse:
 
 @dataclass(frozen=True)
 class Refine:
-    """The affine registration of the shifted slice to its template by elastix."""
+    """The affine registration of the shifted slice to its template."""
 
     backend: str = _field(
-        "itk", "itk (elastix in process), pyelastix (the elastix program) or none"
+        "itk",
+        "itk (elastix in process), pyelastix (the elastix program), gauss-newton (no elastix, "
+        "on coarse.device) or none",
     )
     parameter_file: str = _field("", "an elastix parameter file to use instead of the defaults")
     elastix: Mapping[str, Any] = dataclasses.field(
@@ -108,10 +110,9 @@ class Refine:
     )
 
     def __post_init__(self) -> None:
-        backends = ("itk", "pyelastix", "none")
-        _require(
-            "refine", "backend", self.backend, self.backend in backends, "itk, pyelastix or none"
-        )
+        backends = ("itk", "pyelastix", "gauss-newton", "none")
+        expected = "itk, pyelastix, gauss-newton or none"
+        _require("refine", "backend", self.backend, self.backend in backends, expected)
         path = self.parameter_file
         _require(
             "refine", "parameter_file", path, not path or Path(path).is_file(), "an existing file"

@@ -158,7 +158,7 @@ class Registrar:
         pixels = inputs.shape[0] * inputs.shape[1]
         self.matcher.share_memory(inputs.slice_bytes, pixels, config.template.radius, ranks_on_node)
         self.matcher.warm_up(inputs.shape)
-        self.refine = make_refine(config.refine)
+        self.refine = make_refine(config.refine, config.coarse.device, rank_on_node)
         self.window: dict[int, Image | None] = {}
         self.unreadable: set[int] = set()
         if self.matcher.note:

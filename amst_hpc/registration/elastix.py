@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.config import InputError, Refine, as_list
+from amst_hpc.registration.gauss_newton import GaussNewton
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.software import library_version
 from amst_hpc.transform import Image, Matrix, about, compose, translation
@@ -39,11 +40,15 @@ FORCED = {
 }
 
 
-def make_refine(config: Refine) -> Backend:
-    """The backend named in `config`, built once per rank. Raises `InputError`."""
+def make_refine(config: Refine, device: str = "auto", local_rank: int = 0) -> Backend:
+    """The backend named in `config`, built once per rank. Raises `InputError`.
+
+    device : as `coarse.device`, for Gauss-Newton.
+    """
     makers: dict[str, Callable[[Refine], Backend]] = {
         "itk": _Itk,
         "pyelastix": _Program,
+        "gauss-newton": lambda _: GaussNewton(device, local_rank),
         "none": lambda _: _no_refinement,
     }
     return makers[config.backend](config)
@@ -51,7 +56,7 @@ def make_refine(config: Refine) -> Backend:
 
 def check_refine(config: Refine) -> None:
     """Raises `InputError` for a program or a parameter that cannot be; loads nothing."""
-    if config.backend != "none":
+    if config.backend in ("itk", "pyelastix"):
         elastix_parameters(config)
     if config.backend == "pyelastix" and shutil.which("elastix") is None:
         raise InputError("refine.backend = 'pyelastix': the program elastix is not on PATH")

@@ -55,15 +55,20 @@ class Prepared:
 class Neighbours:
     """Prepares slices and registers pairs of them on one device."""
 
-    def __init__(self, equations: Equations, filters: Mapping[int, RadialFilter]) -> None:
-        """filters : at full size, by the distance k of the slices."""
-        self.equations, self.filters = equations, filters
+    def __init__(
+        self,
+        equations: Equations,
+        filters: Mapping[int, RadialFilter],
+        coarse_side: int = COARSE_SIDE,
+    ) -> None:
+        """filters : at full size, by the distance k of the slices. coarse_side : px."""
+        self.equations, self.filters, self.coarse_side = equations, filters, coarse_side
 
     def prepare(self, image: Image, coarse_alone: bool = False) -> Prepared:
         """Filter a slice, (y, x) uint8 or uint16, at all scales."""
         place, scale = self.equations, working_factor(image.shape)
         whole = place.load(image, scale)
-        factor = max(1, round(min(image.shape) / scale / COARSE_SIDE))
+        factor = max(1, round(min(image.shape) / scale / self.coarse_side))
         small = place.smaller(whole, factor) if factor > 1 else whole
         coarse = [(factor, place.filtered(small, SMOOTH))]
         if min(image.shape) // scale // factor // COARSER >= SMALLEST_SIDE:

@@ -43,8 +43,8 @@ def dying(make):
 
     register.Registrar.find_affine = spy
 
-    def wrapped(config):
-        backend = make(config)
+    def wrapped(*settings):
+        backend = make(*settings)
 
         def refine(template, raw, shift):
             if os.environ["SLICE_IN_HAND"] == str(FAULTS["crash"]):

@@ -46,7 +46,7 @@ configs = st.fixed_dictionaries(
         ),
         "refine": st.fixed_dictionaries(
             {
-                "backend": st.sampled_from(["itk", "pyelastix", "none"]),
+                "backend": st.sampled_from(["itk", "pyelastix", "gauss-newton", "none"]),
                 "elastix": st.dictionaries(
                     printable,
                     elastix_values | st.lists(elastix_values, min_size=1, max_size=3),
@@ -142,7 +142,10 @@ SECTIONS = "template, coarse, refine, neighbours, drift, output"
         ("template.radius=true", "template.radius = True: expected a whole number"),
         ("coarse.method=magic", "coarse.method = 'magic': expected sift, xcorr or none"),
         ("coarse.sigma=nan", "coarse.sigma = nan: expected a number"),
-        ("refine.backend=exe", "refine.backend = 'exe': expected itk, pyelastix or none"),
+        (
+            "refine.backend=exe",
+            "refine.backend = 'exe': expected itk, pyelastix, gauss-newton or none",
+        ),
         ("refine.parameter_file=no/such", "refine.parameter_file = 'no/such': expected an exist"),
         ("output.chunk=7", "output.chunk = 7: expected a number from 8 to 1024"),
         ("output.layer=12", "output.layer = 12: expected 0 or a power of two"),

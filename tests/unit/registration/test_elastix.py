@@ -1,7 +1,8 @@
-"""elastix brings a known affine back; what it gets and what it says when it fails."""
+"""Each backend brings a known affine back; what elastix gets and what it says when it fails."""
 
 import os
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -132,6 +133,47 @@ def test_a_transform_that_is_no_matrix_is_refused():
     config = load_config(None, ["refine.elastix.Transform=BSplineTransform"]).refine
     with pytest.raises(InputError, match=r"Transform = 'BSplineTransform': expected one of Affine"):
         make_refine(config)
+
+
+@pytest.fixture(scope="module")
+def gauss_newton(opencl_ready):
+    """Where elastix cannot be imported."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "itk", None)
+        return make_refine(Refine(backend="gauss-newton"), "cpu")
+
+
+def test_gauss_newton_brings_a_known_affine_back_without_elastix(gauss_newton, pair):
+    for shift in (SHIFT, (9, -4)):
+        assert error_px(gauss_newton(*pair, shift)) < 0.05
+    wide = tuple(a.astype(np.uint16) * 200 for a in pair)
+    assert error_px(gauss_newton(*wide, SHIFT)) < 0.05
+
+
+def test_gauss_newton_leaves_missing_parts_out(gauss_newton, pair):
+    template, raw = (a.copy() for a in pair)
+    raw[160:], template[:, :30] = 0, 0
+    assert error_px(gauss_newton(template, raw, SHIFT)) < 0.15
+
+
+def test_gauss_newton_says_when_there_is_nothing_to_hold_on_to(gauss_newton, pair):
+    template, _ = pair
+    rng = np.random.default_rng(0)
+    for lowest, highest in ((1, 255), (90, 92)):
+        raw = rng.integers(lowest, highest, SHAPE).astype(np.uint8)
+        with pytest.raises(RegistrationError, match="Gauss-Newton: "):
+            gauss_newton(template, raw, SHIFT)
+
+
+def test_gauss_newton_goes_on_with_the_host_when_its_device_fails(pair, opencl_ready, monkeypatch):
+    backend = make_refine(Refine(backend="gauss-newton"), "cpu")
+    monkeypatch.setattr(backend.neighbours.equations, "sums", lost)
+    assert error_px(backend(*pair, SHIFT)) < 0.05
+    assert error_px(backend(*pair, SHIFT)) < 0.05
+
+
+def lost(*_):
+    raise RuntimeError("clEnqueueNDRangeKernel failed: OUT_OF_RESOURCES")
 
 
 def test_none_is_the_coarse_shift(pair):
