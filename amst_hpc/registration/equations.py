@@ -62,8 +62,8 @@ class HostSlice:
     seen: Mask | None
 
 
-class HostEquations:
-    """By numpy."""
+class HostSlices:
+    """Made ready by numpy."""
 
     every_tile = False
 
@@ -86,6 +86,10 @@ class HostEquations:
     def fetch(self, slice_: HostSlice) -> FloatImage:
         """Its pixels."""
         return average_down(slice_.pixels, 1)
+
+
+class HostEquations(HostSlices):
+    """All by numpy."""
 
     def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit:
         """Gauss-Newton from `fit` until a step is below `enough` px.
@@ -115,16 +119,15 @@ class HostEquations:
         return np.concatenate([_tile_sums(pair, fit, part) for part in parts])
 
 
-class ProcessorEquations(HostEquations):
+class ProcessorEquations(HostSlices):
     """The steps by OpenCL on a processor."""
 
     def __init__(self, context: Any) -> None:
         self.device = DeviceSteps(context)
-        self.descend = self.device.descend  # type: ignore[method-assign]
-        self.tile_sums = self.device.tile_sums  # type: ignore[method-assign]
+        self.descend, self.tile_sums = self.device.descend, self.device.tile_sums
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
-        """See `HostEquations.filtered`."""
+        """See `HostSlices.filtered`."""
         return self.device.memory.upload(prepare(slice_.pixels, slice_.seen, kernel))
 
 
@@ -134,7 +137,7 @@ class GpuEquations(DeviceSlices):
     every_tile = True
 
     def filtered(self, slice_: Loaded, kernel: RadialFilter) -> Any:
-        """See `HostEquations.filtered`."""
+        """See `HostSlices.filtered`."""
         return self.convolved(slice_, kernel.terms())
 
 
