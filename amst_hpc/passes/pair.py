@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -28,13 +27,12 @@ from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.filters import lacking, measure_filters
-from amst_hpc.registration.equations import HostEquations, open_equations
-from amst_hpc.registration.neighbours import Neighbours, Prepared
+from amst_hpc.registration.equations import open_equations
+from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, compose, invert
 
-log = logging.getLogger(__name__)
 Place = tuple[int, int]  # (z, k): slice z and z + k; k = 0: slice z and its own pre-aligned slice
 
 
@@ -151,9 +149,9 @@ class Pairer:
         """Opens the device (as `coarse.device`) and measures the filters; collective."""
         self.work = work
         local_rank, _ = local_place(comm)
-        self.equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
-        filters = measure_filters(work.inputs, work.settings.reach, comm, self.equations)
-        self.neighbours = Neighbours(self.equations, filters)
+        equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
+        filters = measure_filters(work.inputs, work.settings.reach, comm, equations)
+        self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
     def share(self, wanted: Sequence[Place], stop: StopRequest) -> Iterator[PairResult]:
@@ -171,11 +169,7 @@ class Pairer:
         except OSError:
             raise
         except Exception as error:  # pyopencl's errors have no common class
-            if isinstance(self.equations, HostEquations):
-                raise
-            log.warning("neighbours on the OpenCL device failed (%s); on with the host", error)
-            self.equations, self.hand = HostEquations(), {}
-            self.neighbours = Neighbours(self.equations, self.neighbours.filters)
+            self.neighbours, self.hand = leave_device(self.neighbours, error), {}
             return self._register(place)
 
     def _register(self, place: Place) -> PairResult:

@@ -6,15 +6,12 @@ smoothed by 1 px: a template is smooth, more detail makes it no better (benchmar
 
 from __future__ import annotations
 
-import logging
-
 from amst_hpc.pair_result import PairResult
-from amst_hpc.registration.equations import Equations, HostEquations, open_equations
-from amst_hpc.registration.neighbours import Neighbours
+from amst_hpc.registration.equations import open_equations
+from amst_hpc.registration.neighbours import Neighbours, leave_device
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.transform import Image, Matrix, translation
 
-log = logging.getLogger(__name__)
 SIDE = 512  # px of the shorter side
 COARSE_ALONE = 0  # the k of a pair that is not between two raw slices
 
@@ -24,20 +21,14 @@ class GaussNewton:
 
     def __init__(self, device: str, local_rank: int) -> None:
         """device : as `coarse.device`. Raises `InputError` for one that does not exist."""
-        self._use(open_equations(device, local_rank))
-
-    def _use(self, equations: Equations) -> None:
-        self.neighbours = Neighbours(equations, {}, SIDE)
+        self.neighbours = Neighbours(open_equations(device, local_rank), {}, SIDE)
 
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
         """See `elastix`; raises `RegistrationError`. A device that fails is left for the host."""
         try:
             found = self._register(template, raw, shift)
         except Exception as error:  # pyopencl's errors have no common class
-            if isinstance(self.neighbours.equations, HostEquations):
-                raise
-            log.warning("refine on the OpenCL device failed (%s); on with the host", error)
-            self._use(HostEquations())
+            self.neighbours = leave_device(self.neighbours, error)
             found = self._register(template, raw, shift)
         if found.matrix is None:
             raise RegistrationError(f"Gauss-Newton: {found.reason}")

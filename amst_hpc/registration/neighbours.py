@@ -10,6 +10,7 @@ y) tells the error of the affine ones themselves: five times as much, on all sta
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -23,9 +24,10 @@ from amst_hpc.opencl.gauss_newton import TILE, Fit, Tiles
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import RadialFilter, gaussian
 from amst_hpc.registration.correlation import cross_correlation
-from amst_hpc.registration.equations import Equations, across
+from amst_hpc.registration.equations import Equations, HostEquations, across
 from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
 
+log = logging.getLogger(__name__)
 FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
 COARSE_SIDE = 256  # px of the shorter side of the slice averaged down
 COARSER = 4  # and once more by this factor, where so much is left:
@@ -128,6 +130,14 @@ class Neighbours:
         """Tiles that are looked at: all of them, or an even sample of a large slice."""
         every = 1 if self.equations.every_tile else max(1, round(shape[0] * shape[1] / SAMPLE))
         return _every(shape, every)
+
+
+def leave_device(neighbours: Neighbours, error: Exception) -> Neighbours:
+    """The same by numpy, after its device has failed; raises `error` where that was numpy."""
+    if isinstance(neighbours.equations, HostEquations):
+        raise error
+    log.warning("the OpenCL device failed (%s); on with the host", error)
+    return Neighbours(HostEquations(), neighbours.filters, neighbours.coarse_side)
 
 
 @lru_cache

@@ -35,10 +35,8 @@ AFFINE = 1.0  # of its affine part
 TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
 SMALLEST_ERROR = 0.1  # px, of a pre-alignment
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
-AROUND, FEWEST = (
-    40,
-    5,
-)  # pairs on each side that tell what all of their distance are off, and in all
+AROUND = 40  # pairs on each side that tell what all of their distance are off
+FEWEST = 5  # pairs that tell it
 REPEATS = 12
 OUTLIER = 3.0
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
