@@ -118,6 +118,7 @@ def amst_align(
     """
     tables = {
         "template": {"radius": median_radius},
+        "registration": {"working_size": 0},
         "coarse": {
             "method": {"SIFT": "sift", None: "none"}.get(coarse_alignment, "xcorr"),
             "sigma": float(sift_sigma or 0),

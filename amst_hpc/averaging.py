@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from amst_hpc.transform import Block, FloatImage, Image
 
-
 ROWS = 64
 """Rows of the result that are made together, so that what is added up stays in the cache."""
 

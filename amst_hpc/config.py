@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -36,10 +36,10 @@ ELASTIX: Mapping[str, Any] = MappingProxyType(
         "NumberOfHistogramBins": 32,
         "Optimizer": "AdaptiveStochasticGradientDescent",
         "AutomaticScalesEstimation": False,
-        "MaximumNumberOfIterations": 200,
-        "MaximumStepLength": [4, 1],
-        "NumberOfResolutions": 2,
-        "ImagePyramidSchedule": [4, 4, 1, 1],
+        "MaximumNumberOfIterations": 100,
+        "MaximumStepLength": 1,
+        "NumberOfResolutions": 1,
+        "ImagePyramidSchedule": [1, 1],
         "FixedImagePyramid": "FixedSmoothingImagePyramid",
         "MovingImagePyramid": "MovingSmoothingImagePyramid",
         "ImageSampler": "RandomCoordinate",
@@ -50,11 +50,20 @@ ELASTIX: Mapping[str, Any] = MappingProxyType(
         "RandomSeed": 1,
     }
 )
-"""Affine parameters of Hennies et al., Sci Rep 10, 2004 (2020), two resolutions for its three.
-
-Two are as exact in two thirds of the time (benchmarks/RESULTS.md). What is not named here is
-elastix' own default.
+"""Affine parameters of Hennies et al., Sci Rep 10, 2004 (2020), one resolution for its three, since
+the coarse step has settled the whole pixel: as exact in a third of the time
+(benchmarks/RESULTS.md). What is not named here is elastix' own default.
 """
+
+FAR: Mapping[str, Any] = MappingProxyType(
+    {
+        "MaximumNumberOfIterations": 200,
+        "MaximumStepLength": [4, 1],
+        "NumberOfResolutions": 2,
+        "ImagePyramidSchedule": [4, 4, 1, 1],
+    }
+)
+"""What takes the place of `ELASTIX` for a slice that is turned or stretched by several pixels."""
 
 
 def _field(default: Any, help: str) -> Any:
@@ -74,6 +83,25 @@ class Template:
 
     def __post_init__(self) -> None:
         _require("template", "radius", self.radius, self.radius >= 1, "a whole number >= 1")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What the coarse step and the affine registration see of a slice."""
+
+    working_size: int = _field(
+        700,
+        "px: slices are averaged down by the whole factor that brings their shorter side next to "
+        "it (0: full size)",
+    )
+
+    def __post_init__(self) -> None:
+        size = self.working_size
+        _require("registration", "working_size", size, size == 0 or size >= 64, "0, or 64 or more")
+
+    def factor(self, shape: Sequence[int]) -> int:
+        """By how much slices of this (y, x) size are averaged down."""
+        return max(1, round(min(shape) / self.working_size)) if self.working_size else 1
 
 
 @dataclass(frozen=True)
@@ -210,6 +238,7 @@ class Config:
     """All settings of a run."""
 
     template: Template = dataclasses.field(default_factory=Template)
+    registration: Registration = dataclasses.field(default_factory=Registration)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
     refine: Refine = dataclasses.field(default_factory=Refine)
     neighbours: Neighbours = dataclasses.field(default_factory=Neighbours)
@@ -219,6 +248,7 @@ class Config:
 
 SECTIONS: dict[str, type] = {
     "template": Template,
+    "registration": Registration,
     "coarse": Coarse,
     "refine": Refine,
     "neighbours": Neighbours,

@@ -36,6 +36,14 @@ def invert(m: Matrix) -> Matrix:
     return np.hstack([a, -a @ m[:, 2:]])
 
 
+def scaled(m: Matrix, factor: float) -> Matrix:
+    """The transform between images that are `factor` times as large."""
+    rest = (factor - 1) / 2
+    up = np.array([[factor, 0, rest], [0, factor, rest]])
+    down = np.array([[1 / factor, 0, -rest / factor], [0, 1 / factor, -rest / factor]])
+    return compose(up, compose(m, down))
+
+
 def about(a: NDArray[np.float64], t: NDArray[np.float64], centre: NDArray[np.float64]) -> Matrix:
     """`A (p - c) + c + t` as a 2x3 matrix: the form of elastix' AffineTransform."""
     return np.hstack([a, (centre + t - a @ centre)[:, None]])

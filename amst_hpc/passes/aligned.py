@@ -16,7 +16,7 @@ from amst_hpc.opencl.resampling import Resampler, make_resampler
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
-from amst_hpc.quality.thumbnails import ThumbnailWriter
+from amst_hpc.quality.thumbnails import ThumbnailWriter, look_at
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Block, Image, resample
 
@@ -54,7 +54,7 @@ class AlignedStack:
             if stop:
                 return None
             block[place] = self.slice(i)
-            thumbnails.add("aligned", self.results[i].z, block[place])
+            thumbnails.add("aligned", self.results[i].z, look_at(block[place]))
         return block[: len(slices)]
 
     def new_block(self, slices: int) -> Block:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amst_hpc.averaging import shrink
 from amst_hpc.config import Config
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
@@ -27,13 +28,13 @@ from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
-from amst_hpc.quality.thumbnails import ThumbnailWriter
-from amst_hpc.registration.coarse import Matcher, Smooth, compile_kernels
+from amst_hpc.quality.thumbnails import Look, ThumbnailWriter, look_at
+from amst_hpc.registration.coarse import Matcher, Shift, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.template import groups, is_blank, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
-from amst_hpc.transform import Image, Matrix, compose, shift_whole, translation
+from amst_hpc.transform import Image, Matrix, compose, scaled, shift_whole, translation
 
 log = logging.getLogger(__name__)
 
@@ -126,9 +127,9 @@ def _register_share(
 
 @dataclass(frozen=True)
 class Pair:
-    """Template and raw slice of one size, and both as the coarse step sees them.
+    """Template and raw slice at the working size, and both as the coarse step sees them.
 
-    offset : `raw(p)` is the slice as read at `offset p`.
+    offset : the raw slice at full size is at p the slice as read at `offset p`.
     """
 
     template: Image
@@ -152,14 +153,17 @@ class Registrar:
         """Opens the device and loads elastix. Raises `InputError`."""
         self.inputs, self.config, self.rank = inputs, config, comm.rank
         self.thumbnails, self.intermediates = thumbnails, _intermediates(config, attempt)
+        self.factor = config.registration.factor(inputs.shape)
+        y, x = (n // self.factor for n in inputs.shape)
         rank_on_node, ranks_on_node = local_place(comm)
-        coarse = compile_kernels(config.coarse, rank_on_node, inputs.shape)
+        coarse = compile_kernels(config.coarse, rank_on_node, (y, x))
         self.matcher = Matcher(coarse, rank_on_node)
-        pixels = inputs.shape[0] * inputs.shape[1]
-        self.matcher.share_memory(inputs.slice_bytes, pixels, config.template.radius, ranks_on_node)
-        self.matcher.warm_up(inputs.shape)
+        size = y * x * np.dtype(inputs.dtype).itemsize
+        self.matcher.share_memory(size, y * x, config.template.radius, ranks_on_node)
+        self.matcher.warm_up((y, x))
         self.refine = make_refine(config.refine, config.coarse.device, rank_on_node)
         self.window: dict[int, Image | None] = {}
+        self.looks: dict[int, Look] = {}
         self.unreadable: set[int] = set()
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
@@ -172,12 +176,16 @@ class Registrar:
             )
 
     def templates(self, group: Sequence[int]) -> list[Image | None]:
-        """The template of each slice of a group; each pre-aligned slice is read once."""
+        """The template of each slice of a group; each pre-aligned slice is read once.
+
+        At the working size, as all that is registered.
+        """
         depth, radius = self.inputs.depth, self.config.template.radius
         needed = sorted({i for z in group for i in window(z, depth, radius)})
         self.window = {
             i: self.window[i] if i in self.window else self.read_prealigned(i) for i in needed
         }
+        self.looks = {i: look for i, look in self.looks.items() if i in self.window}
         windows = [
             [
                 s
@@ -198,7 +206,10 @@ class Registrar:
             log.warning("left out of the templates: %s", error)
             self.unreadable.add(z)
             return None
-        return None if is_blank(image) else image
+        if is_blank(image):
+            return None
+        self.looks[z] = look_at(image)
+        return shrink(image, self.factor)
 
     def register(self, z: int, template: Image | None, crashed: bool) -> SliceResult:
         """Register one slice; whatever goes wrong with it is in the result.
@@ -221,8 +232,8 @@ class Registrar:
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")
-            smooth = self.matcher.smooth
-            pair = Pair(template, raw, offset, smooth(template), smooth(raw))
+            small, smooth = shrink(raw, self.factor), self.matcher.smooth
+            pair = Pair(template, small, offset, smooth(template), smooth(small))
             result, shift = self.find_shift(result, pair)
             timer.lap("coarse")
             if crashed:
@@ -251,8 +262,8 @@ class Registrar:
 
     def keep_thumbnails(self, z: int, raw: Image) -> None:
         """Raw and pre-aligned slice for the report, while they are in hand."""
-        self.thumbnails.add("raw", z, raw)
-        if (own := self.window.get(z)) is not None:
+        self.thumbnails.add("raw", z, look_at(raw))
+        if (own := self.looks.get(z)) is not None:
             self.thumbnails.add("prealigned", z, own)
 
     def find_shift(self, result: SliceResult, pair: Pair) -> tuple[SliceResult, tuple[int, int]]:
@@ -265,13 +276,19 @@ class Registrar:
         score = self.matcher.quality(pair.fixed, pair.moving, coarse)
         result = replace(
             result,
-            shift=compose(pair.offset, coarse),
+            shift=compose(pair.offset, self.whole_pixels(found)),
             matches=found.matches,
             device=self.matcher.device,
             start=score,
             metric=score,
         )
         return result, (found.x, found.y)
+
+    def whole_pixels(self, found: Shift) -> Matrix:
+        """A shift at the working size as one by whole pixels of the full size."""
+        if self.factor == 1:
+            return translation(found.x, found.y)
+        return translation(*(round(self.factor * v) for v in found.top))
 
     def find_affine(
         self, result: SliceResult, pair: Pair, shift: tuple[int, int], timer: StageTimer
@@ -281,7 +298,8 @@ class Registrar:
         timer.lap("refine")
         score = self.matcher.quality(pair.fixed, pair.moving, matrix)
         timer.lap("coarse")
-        return replace(result, affine=compose(pair.offset, matrix), metric=score)
+        full = scaled(matrix, self.factor)
+        return replace(result, affine=compose(pair.offset, full), metric=score)
 
     def keep_intermediates(self, folder: Path, name: str, template: Image, shifted: Image) -> None:
         """Write the template and the shifted slice, as the original does."""
@@ -294,12 +312,11 @@ class Registrar:
         own = self.window.get(z)
         if own is None:
             return None
-        fixed, moving = self.matcher.smooth(own), self.matcher.smooth(raw)
+        fixed, moving = self.matcher.smooth(own), self.matcher.smooth(shrink(raw, self.factor))
         try:
-            shift = self.matcher(fixed, moving)
+            found = self.matcher(fixed, moving)
         except RegistrationError:
             return None
-        found = translation(shift.x, shift.y)
-        if self.matcher.quality(fixed, moving, found) < PREALIGNED_SCORE:
+        if self.matcher.quality(fixed, moving, translation(found.x, found.y)) < PREALIGNED_SCORE:
             return None
-        return compose(offset, found)
+        return compose(offset, self.whole_pixels(found))

@@ -14,7 +14,7 @@ from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.aligned import AlignedStack
-from amst_hpc.quality.thumbnails import ThumbnailWriter
+from amst_hpc.quality.thumbnails import ThumbnailWriter, look_at
 
 
 def write_tiffs(
@@ -45,7 +45,7 @@ def write_tiffs(
             if known.get(result.z) != key or not is_whole(path, shape, dtype):
                 image = aligned.slice(i)
                 write_slice(path, image, output.compression)
-                thumbnails.add("aligned", result.z, image)
+                thumbnails.add("aligned", result.z, look_at(image))
                 journal.write({"kind": "layer", "layer": result.z, "key": key})
             tally.add(fell_back=False)
             if meter.due():

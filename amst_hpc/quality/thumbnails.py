@@ -45,6 +45,20 @@ class Thumbnails:
     ncc: NDArray[np.float64]
 
 
+@dataclass(frozen=True)
+class Look:
+    """What is kept of a slice: its central row and column, the smoothed middle, grey values."""
+
+    lines: tuple[Image, Image]
+    patch: FloatImage
+    grey: list[int]
+
+
+def look_at(image: Image) -> Look:
+    """Of a (y, x) slice."""
+    return Look(_lines(image), _patch(image), _sample(image))
+
+
 class ThumbnailWriter:
     """The file of one rank in one pass over the slices."""
 
@@ -60,14 +74,14 @@ class ThumbnailWriter:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def add(self, stack: str, z: int, image: Image) -> None:
-        """Slice z (y, x) of `stack` (raw, prealigned, aligned); best called with ascending z."""
-        patch = _patch(image)
+    def add(self, stack: str, z: int, look: Look) -> None:
+        """Slice z of `stack` (raw, prealigned, aligned); best called with ascending z."""
+        patch = look.patch
         before = self._last.get(stack)
         self._last[stack] = (z, patch)
-        record = self.record(stack, z, _lines(image))
+        record = self.record(stack, z, look.lines)
         if stack == "aligned":
-            record["grey"] = _sample(image)
+            record["grey"] = look.grey
         if before is not None and before[0] == z - 1:
             area = (0, patch.shape[0], 0, patch.shape[1])
             pair = measure_pair(z - 1, before[1], patch, [area], cross_correlation)

@@ -1,6 +1,6 @@
 """The coarse step: the whole-pixel translation of a raw slice to its template.
 
-`raw(p + shift)` lies on `template(p)`; shift is (x, y) in whole pixels of the full image. SIFT
+`raw(p + shift)` lies on `template(p)`; shift is (x, y) in whole pixels of both. SIFT
 (silx on OpenCL) or phase correlation (XCORR) look at both images smoothed and averaged down, as in
 the original program. Their estimate is not taken as it is: SIFT's keypoint list changes from run to
 run, so the final whole pixel is the nearest local maximum of the correlation of the two smoothed
@@ -44,10 +44,13 @@ DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
 
 @dataclass(frozen=True)
 class Shift:
-    """The result: whole pixels of the full image; `estimate` before settling, px."""
+    """The result: whole pixels, and where between them `top` the correlation is highest;
+    `estimate` before settling, px.
+    """
 
     x: int
     y: int
+    top: tuple[float, float]
     estimate: tuple[float, float]
     matches: int
 
@@ -211,7 +214,7 @@ class Matcher:
         if fixed.shape != moving.shape:
             raise RegistrationError(f"shapes {fixed.shape} and {moving.shape} differ")
         if self.method == "none":
-            return Shift(0, 0, (0.0, 0.0), 0)
+            return Shift(0, 0, (0.0, 0.0), (0.0, 0.0), 0)
         return self._guarded(lambda: self._match(self._here(fixed), self._here(moving)))
 
     def _match(self, fixed: Any, moving: Any) -> Shift:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -45,14 +46,22 @@ def cross_correlation(fixed: FloatImage, moving: FloatImage) -> tuple[float, flo
     return -float(shift[0]), -float(shift[1])
 
 
-def nearest_peak(fixed: FloatImage, moving: FloatImage, x: int, y: int) -> tuple[int, int]:
-    """From (x, y) uphill to the nearest local maximum of the correlation, whole pixels."""
+class Peak(NamedTuple):
+    """A local maximum of the correlation: its whole pixel, and the top of the parabolas there."""
+
+    x: int
+    y: int
+    top: tuple[float, float]
+
+
+def nearest_peak(fixed: FloatImage, moving: FloatImage, x: int, y: int) -> Peak:
+    """From (x, y) uphill to the nearest local maximum of the correlation."""
     return hill_climb(lambda positions: [correlation(fixed, moving, *p) for p in positions], (x, y))
 
 
 def hill_climb(
     heights: Callable[[Sequence[tuple[int, int]]], list[float]], start: tuple[int, int]
-) -> tuple[int, int]:
+) -> Peak:
     """The local maximum that `start` leads to; `heights` is asked for many positions at once."""
     seen: dict[tuple[int, int], float] = {}
     here = start
@@ -64,7 +73,16 @@ def hill_climb(
         if seen[best] <= seen[here]:
             break
         here = best
-    return here
+    x, y = here
+    columns, rows = ([seen[x + i, y] for i in (-1, 0, 1)], [seen[x, y + i] for i in (-1, 0, 1)])
+    return Peak(x, y, (x + _top(columns), y + _top(rows)))
+
+
+def _top(heights: Sequence[float]) -> float:
+    """Where the parabola through heights at -1, 0, 1 is highest, -0.5 to 0.5."""
+    left, middle, right = heights
+    bend = left - 2 * middle + right
+    return float(np.clip((left - right) / (2 * bend), -0.5, 0.5)) if bend < 0 else 0.0
 
 
 def correlation(fixed: FloatImage, moving: FloatImage, x: int, y: int) -> float:

@@ -16,6 +16,7 @@ from amst_hpc.registration.correlation import (
     PEAK_PIXELS,
     QUALITY_POINTS,
     SMALLEST,
+    Peak,
     hill_climb,
 )
 from amst_hpc.transform import Image, Matrix, translation
@@ -65,9 +66,7 @@ class OnDevice:
         self.kernels.queue.finish()
         return small
 
-    def nearest_peak(
-        self, fixed: DeviceImage, moving: DeviceImage, x: int, y: int
-    ) -> tuple[int, int]:
+    def nearest_peak(self, fixed: DeviceImage, moving: DeviceImage, x: int, y: int) -> Peak:
         """See `nearest_peak`."""
         height, width = fixed.shape
         step = (max(1, (height * width) // PEAK_PIXELS), 1)

@@ -10,6 +10,7 @@ elastix: Klein et al., IEEE Trans Med Imaging 29, 196 (2010).
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -23,14 +24,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from amst_hpc.config import InputError, Refine, as_list
+from amst_hpc.config import ELASTIX, FAR, InputError, Refine, as_list
 from amst_hpc.registration.gauss_newton import GaussNewton
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.software import library_version
-from amst_hpc.transform import Image, Matrix, about, compose, translation
+from amst_hpc.transform import Image, Matrix, about, compose, displacement, translation
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
 MASK_BLOCK = 8
+NEAR_PX = 2.5  # of a corner, along x or y, from where the coarse step has put it
 PROGRAM_TRIES = 2  # the program has been seen to end with a fault on one slice of a hundred
 
 FORCED = {
@@ -45,13 +47,29 @@ def make_refine(config: Refine, device: str = "auto", local_rank: int = 0) -> Ba
 
     device : as `coarse.device`, for Gauss-Newton.
     """
-    makers: dict[str, Callable[[Refine], Backend]] = {
-        "itk": _Itk,
-        "pyelastix": _Program,
-        "gauss-newton": lambda _: GaussNewton(device, local_rank),
-        "none": lambda _: _no_refinement,
-    }
-    return makers[config.backend](config)
+    if config.backend == "none":
+        return _no_refinement
+    if config.backend == "gauss-newton":
+        return GaussNewton(device, local_rank)
+    elastix = _Itk if config.backend == "itk" else _Program
+    if config.parameter_file or dict(config.elastix) != dict(ELASTIX):
+        return elastix(config)
+    far = dataclasses.replace(config, elastix={**ELASTIX, **FAR})
+    return _again_if_far(elastix(config), elastix(far))
+
+
+def _again_if_far(near: Backend, far: Backend) -> Backend:
+    """`near`; `far` where that fails, or where a corner moves further than it is made for."""
+
+    def refine(template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        try:
+            found = near(template, raw, shift)
+        except RegistrationError:
+            return far(template, raw, shift)
+        moved = displacement(found, template.shape) - shift
+        return found if np.abs(moved).max() <= NEAR_PX else far(template, raw, shift)
+
+    return refine
 
 
 def check_refine(config: Refine) -> None:

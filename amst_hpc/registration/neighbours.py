@@ -25,7 +25,7 @@ from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import RadialFilter, gaussian
 from amst_hpc.registration.correlation import cross_correlation
 from amst_hpc.registration.equations import Equations, HostEquations, across
-from amst_hpc.transform import FloatImage, Image, Matrix, compose, translation
+from amst_hpc.transform import FloatImage, Image, Matrix, scaled, translation
 
 log = logging.getLogger(__name__)
 FINE_SIDE = 2048  # px of the shorter side: larger slices are averaged down by a whole factor
@@ -98,14 +98,14 @@ class Neighbours:
     def _from(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix
     ) -> PairResult:
-        fit = Fit(_scaled(start, 1 / fixed.scale))
+        fit = Fit(scaled(start, 1 / fixed.scale))
         for (factor, a), (_, b) in zip(fixed.coarse, moving.coarse, strict=True):
             both = (a, b)
-            fit = Fit(_scaled(fit.matrix, 1 / factor), (fit.light[0], 0.0, 0.0))
+            fit = Fit(scaled(fit.matrix, 1 / factor), (fit.light[0], 0.0, 0.0))
             fit = self._descend(both, fit, ENOUGH_COARSE_PX)
             if reason := _fault(fit, a.shape):
                 return replace(pair, reason=reason)
-            fit.matrix = _scaled(fit.matrix, factor)
+            fit.matrix = scaled(fit.matrix, factor)
         if pair.k in fixed.full:
             both, factor = (fixed.full[pair.k], moving.full[pair.k]), 1
             fit = self._descend(both, Fit(fit.matrix), ENOUGH_PX)
@@ -113,11 +113,11 @@ class Neighbours:
         if reason := _fault(fit, shape):
             return replace(pair, reason=reason)
         tiles = self._tiles(shape)
-        fit_here = replace(fit, matrix=_scaled(fit.matrix, 1 / factor))
+        fit_here = replace(fit, matrix=scaled(fit.matrix, 1 / factor))
         sums = self.equations.tile_sums(both, fit_here, tiles)
         return replace(
             pair,
-            matrix=_scaled(fit.matrix, fixed.scale),
+            matrix=scaled(fit.matrix, fixed.scale),
             tissue=_tissue(sums, tiles, shape) * fixed.scale,
             correlation=fit.correlation,
             overlap=fit.points / (shape[0] * shape[1]),
@@ -176,14 +176,6 @@ def _tissue(sums: NDArray[np.float32], tiles: Tiles, shape: tuple[int, int]) -> 
         return 0.0
     found = np.linalg.solve(matrix, right).reshape(2, 6)[:, 3:]
     return float(np.sqrt(np.mean(found**2)))
-
-
-def _scaled(m: Matrix, factor: float) -> Matrix:
-    """The transform between images that are `factor` times as large; pixel centres at integers."""
-    rest = (factor - 1) / 2
-    up = np.array([[factor, 0, rest], [0, factor, rest]])
-    down = np.array([[1 / factor, 0, -rest / factor], [0, 1 / factor, -rest / factor]])
-    return compose(up, compose(m, down))
 
 
 def first_shift(fixed: FloatImage, moving: FloatImage) -> Matrix:

@@ -138,6 +138,20 @@ def test_uint16_is_aligned_like_uint8(either, tmp_path):
     assert error_px(truth, out) <= error_px(truth, either.out) + 0.05
 
 
+@pytest.mark.parametrize("backend", ["itk", "none"])
+def test_registration_at_a_working_size_gives_transforms_of_the_full_size(
+    either, tmp_path, backend
+):
+    """64 px: slices averaged down by 2."""
+    out = tmp_path / "out.h5"
+    small = ("--set", "registration.working_size=64", "--set", "neighbours.enabled=false")
+    line = either.line(out, *small, "--set", f"refine.backend={backend}")
+    finished(run(2, *line))
+    check_output(out, read_stack(either.folder / "raw"))
+    assert statuses(out) == ["affine"] * 24
+    assert error_px(either.folder, out) < (0.9 if backend == "itk" else 1.2)
+
+
 @pytest.mark.parametrize("source", ["stack.xml", "stack.h5"])
 def test_bigdataviewer_files_are_read_like_slices(small, tmp_path, source):
     for part in ("raw", "pre"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from amst_hpc.averaging import average_down, average_line, downsample
+from amst_hpc.averaging import average_down, average_line, downsample, shrink
 
 SHAPE = (13, 70, 75)
 
@@ -18,6 +18,18 @@ def test_averaging_down_is_the_block_mean(factor, dtype):
     assert found.dtype == np.float32
     assert found.flags.c_contiguous
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("factor", [1, 2, 5, 17])
+def test_shrinking_rounds_half_up_and_leaves_out_a_rest(factor, dtype):
+    image = np.full((140, 75), np.iinfo(dtype).max, dtype)
+    image[:70] = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (70, 75))
+    h, w = 140 // factor, 75 // factor
+    blocks = image[: h * factor, : w * factor].reshape(h, factor, w, factor)
+    found = shrink(image, factor)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.floor(blocks.mean((1, 3)) + 0.5))
 
 
 def test_a_mean_that_ends_in_a_half_is_exact():

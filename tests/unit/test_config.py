@@ -12,6 +12,7 @@ from amst_hpc.config import (
     Config,
     InputError,
     Output,
+    Registration,
     from_tree,
     load_config,
     to_toml,
@@ -36,6 +37,7 @@ configs = st.fixed_dictionaries(
     {},
     optional={
         "template": st.fixed_dictionaries({"radius": st.integers(1, 50)}),
+        "registration": st.fixed_dictionaries({"working_size": st.just(0) | st.integers(64, 5000)}),
         "coarse": st.fixed_dictionaries(
             {
                 "method": st.sampled_from(["sift", "xcorr", "none"]),
@@ -131,7 +133,7 @@ def test_elastix_parameters_are_changes_to_a_parameter_file(tmp_path):
     assert config.refine.elastix == {"NumberOfResolutions": 2}
 
 
-SECTIONS = "template, coarse, refine, neighbours, drift, output"
+SECTIONS = "template, registration, coarse, refine, neighbours, drift, output"
 
 
 @pytest.mark.parametrize(
@@ -178,3 +180,11 @@ def test_file_that_cannot_be_read_is_named(tmp_path):
 def test_configuration_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         Output().chunk = 3
+
+
+@pytest.mark.parametrize(
+    ("size", "shape", "factor"),
+    [(700, (512, 512), 1), (700, (2048, 4096), 3), (700, (12000, 9000), 13), (0, (9000, 9000), 1)],
+)
+def test_slices_are_averaged_down_to_next_to_the_working_size(size, shape, factor):
+    assert Registration(size).factor(shape) == factor

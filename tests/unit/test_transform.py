@@ -14,6 +14,7 @@ from amst_hpc.transform import (
     displacement,
     is_whole_shift,
     resample,
+    scaled,
     shift_whole,
     translation,
 )
@@ -43,6 +44,17 @@ def test_composition_applies_the_second_first():
     scale = np.array([[2.0, 0, 0], [0, 2, 0]])
     np.testing.assert_array_equal(compose(scale, translation(3, 5))[:, 2], [6, 10])
     np.testing.assert_array_equal(compose(translation(3, 5), scale)[:, 2], [3, 5])
+
+
+@given(matrices, st.sampled_from([2, 3, 7]))
+def test_a_transform_of_averaged_images_scaled_is_that_of_the_full_ones(m, factor):
+    """Pixel i of the small image is the mean of pixels factor * i on: its centre lies between."""
+    point = np.array([3.0, 4.0])
+    centre = factor * point + (factor - 1) / 2
+    moved = m[:, :2] @ point + m[:, 2]
+    full = scaled(m, factor)
+    found = full[:, :2] @ centre + full[:, 2]
+    np.testing.assert_allclose(found, factor * moved + (factor - 1) / 2, atol=1e-9)
 
 
 def test_about_leaves_the_centre_but_for_the_translation():

@@ -15,7 +15,7 @@ from amst_hpc.job.journal import decode, encode
 from amst_hpc.quality import report
 from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
-from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, read_thumbnails
+from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, look_at, read_thumbnails
 from amst_hpc.transform import compose, translation
 
 
@@ -166,11 +166,11 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
     ramp = np.add.outer(np.arange(90) * 2, np.arange(70)).astype(dtype)
     noise = np.random.default_rng(1).integers(0, 255, (90, 70)).repeat(2, 0).astype(dtype)
     with ThumbnailWriter(tmp_path / "t", "0001-00000", "register") as keeper:
-        keeper.add("raw", 3, noise[:90])
-        keeper.add("raw", 4, np.roll(noise[:90], (2, -1), (0, 1)))
-        keeper.add("raw", 6, ramp * 0)
+        keeper.add("raw", 3, look_at(noise[:90]))
+        keeper.add("raw", 4, look_at(np.roll(noise[:90], (2, -1), (0, 1))))
+        keeper.add("raw", 6, look_at(ramp * 0))
     with ThumbnailWriter(tmp_path / "t", "0002-00000", "register") as keeper:
-        keeper.add("raw", 6, ramp)
+        keeper.add("raw", 6, look_at(ramp))
     with next((tmp_path / "t").glob("0002*")).open("ab") as file:
         file.write(b"0badc0de {")  # torn by a crash
     kept = read_thumbnails(tmp_path / "t", range(3, 8))["raw"]
@@ -184,7 +184,7 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
 
 def test_long_lines_are_averaged_down(tmp_path):
     with ThumbnailWriter(tmp_path / "t", "0001-00000", "write") as keeper:
-        keeper.add("aligned", 0, np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8))
+        keeper.add("aligned", 0, look_at(np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8)))
     kept = read_thumbnails(tmp_path / "t", [0])["aligned"]
     assert kept.xz.shape == (1, 1666)
     assert kept.yz.shape == (1, 8)
@@ -197,7 +197,7 @@ def test_grey_values_to_show_come_from_samples_of_the_slices(tmp_path):
     for rank in range(2):
         with ThumbnailWriter(tmp_path, f"0001-0000{rank}", "write") as kept:
             for z in range(rank, 40, 2):
-                kept.add("aligned", z, image)
-                kept.add("raw", z, image * 0 + 250)
+                kept.add("aligned", z, look_at(image))
+                kept.add("raw", z, look_at(image * 0 + 250))
     assert grey_range(tmp_path) == pytest.approx((100, 200), abs=3)
     assert grey_range(tmp_path / "none") == (0.0, 255.0)

@@ -17,7 +17,7 @@ from amst_hpc.registration.elastix import (
     read_parameter_file,
 )
 from amst_hpc.slice_result import RegistrationError
-from amst_hpc.transform import compose, displacement, resample, translation
+from amst_hpc.transform import about, compose, displacement, resample, translation
 
 SHAPE = (260, 300)
 TRUTH = np.array([[1.004, 0.003, 11.3], [-0.002, 0.997, -6.4]])
@@ -57,6 +57,24 @@ def test_itk_brings_a_known_affine_back(itk_backend, pair):
 def test_itk_brings_it_back_in_uint16(itk_backend, pair):
     template, raw = (a.astype(np.uint16) * 200 for a in pair)
     assert error_px(itk_backend(template, raw, SHIFT)) < 0.1
+
+
+def test_a_slice_turned_by_degrees_is_tried_again_with_a_pyramid(itk_backend, pair):
+    """Unless the parameters are the user's."""
+    template, _ = pair
+    angle = np.deg2rad(2)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    truth = about(turn, np.zeros(2), np.array([149.5, 129.5]))
+    wide = np.pad(template, 60, mode="reflect")
+    raw = resample(wide, compose(translation(60, 60), invert(truth)), SHAPE)
+
+    def error(backend):
+        moved = displacement(backend(template, raw, (0, 0)), SHAPE) - displacement(truth, SHAPE)
+        return np.linalg.norm(moved, axis=1).mean()
+
+    assert error(itk_backend) < 0.1
+    once = load_config(None, ["refine.elastix.MaximumNumberOfIterations=99"]).refine
+    assert error(make_refine(once)) > 1
 
 
 def test_itk_repeats_itself_exactly(itk_backend, pair):
