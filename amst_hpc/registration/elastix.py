@@ -208,7 +208,8 @@ class _Program:
 
     pyelastix clears folders of processes it does not know and reads the program's output with
     pauses; both functions are replaced here by ones without these faults. Values go in as text,
-    because it writes 1 and 0 as booleans.
+    because it writes 1 and 0 as booleans. What elastix found is read from its own file, and
+    pyelastix ends there, before it has a field of displacements made.
     """
 
     def __init__(self, config: Refine) -> None:
@@ -224,9 +225,6 @@ class _Program:
         parameters = elastix_parameters(config) | {
             "FixedImageDimension": ["2"],
             "MovingImageDimension": ["2"],
-            "WriteResultImage": ["true"],  # pyelastix reads it
-            "ResultImagePixelType": ["float"],
-            "ResultImageFormat": ["mhd"],
         }
         self.parameters = {name: v if len(v) > 1 else v[0] for name, v in parameters.items()}
         pyelastix.get_tempdir = lambda: self.folder.name
@@ -242,7 +240,7 @@ class _Program:
                 check=False,
             )
             if done.returncode == 0:
-                return
+                raise _Registered
         said = _last_line(done.stdout)
         raise RegistrationError(f"elastix ended with {done.returncode}: {said}")
 
@@ -250,31 +248,24 @@ class _Program:
         moving = raw.astype(np.float32).view(_Placed)
         moving.origin = (-shift[1], -shift[0])
         try:
-            _, field = self.pyelastix.register(
+            self.pyelastix.register(
                 moving, template.astype(np.float32), self.parameters, exact_params=True, verbose=0
             )
+        except _Registered:
+            found = read_parameter_file(Path(self.folder.name) / "TransformParameters.0.txt")
         except (RuntimeError, OSError, ValueError) as error:
             raise RegistrationError(_last_line(str(error))) from None
-        return compose(translation(*shift), _affine_of_field(field))
+        return _from_transform_file(found, shift)
+
+
+class _Registered(BaseException):
+    """The program has written what it found; a base exception, which pyelastix lets through."""
 
 
 class _Placed(np.ndarray):
     """An array with the place of its first pixel, (y, x) px, as pyelastix takes it."""
 
     origin: tuple[int, int]
-
-
-def _affine_of_field(field: tuple[Image, Image]) -> Matrix:
-    """The affine transform `p + d(p)` of a displacement field.
-
-    field : (dx, dy), each (y, x), px.
-    """
-    y, x = (g.ravel() for g in np.mgrid[: field[0].shape[0], : field[0].shape[1]])
-    pick = np.linspace(0, x.size - 1, min(x.size, 4096)).astype(int)
-    points = np.stack([x[pick], y[pick], np.ones(len(pick))], axis=1).astype(np.float64)
-    moved = points[:, :2] + np.stack([np.asarray(d).ravel()[pick] for d in field], axis=1)
-    matrix: Matrix = np.linalg.lstsq(points, moved, rcond=None)[0].T
-    return matrix
 
 
 def _from_transform_file(found: Mapping[str, list[str]], shift: tuple[int, int]) -> Matrix:

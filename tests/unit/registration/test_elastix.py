@@ -190,6 +190,13 @@ def test_gauss_newton_goes_on_with_the_host_when_its_device_fails(pair, opencl_r
     assert error_px(backend(*pair, SHIFT)) < 0.05
 
 
+def leaves_files_open(test):
+    """For what pyelastix does."""
+    for warning in ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning"):
+        test = pytest.mark.filterwarnings(f"ignore::{warning}")(test)
+    return test
+
+
 def lost(*_):
     raise RuntimeError("clEnqueueNDRangeKernel failed: OUT_OF_RESOURCES")
 
@@ -199,8 +206,7 @@ def test_none_is_the_coarse_shift(pair):
     np.testing.assert_array_equal(found, translation(*SHIFT))
 
 
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # pyelastix leaves files open
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@leaves_files_open
 def test_program_brings_a_known_affine_back_or_is_missing_in_clear_words(pair):
     """On the CI machine the elastix program is there."""
     if shutil.which("elastix") is None:
@@ -214,6 +220,17 @@ def test_program_brings_a_known_affine_back_or_is_missing_in_clear_words(pair):
     np.testing.assert_allclose(backend(*pair, SHIFT), first, atol=1e-6)
     with pytest.raises(RegistrationError, match=r"."):
         backend(*pair, (2000, 0))
+
+
+@leaves_files_open
+def test_program_takes_slices_4096_px_wide(pair):
+    """Points on one diagonal of the field of displacements told no affine transform."""
+    if shutil.which("elastix") is None:
+        assert not os.environ.get("CI"), "elastix is not on PATH: see .ci/install-apt"
+        return
+    template, raw = (np.pad(a, ((0, 0), (0, 4096 - SHAPE[1])), mode="wrap") for a in pair)
+    found = make_refine(Refine(backend="pyelastix"))(template, raw, SHIFT)
+    np.testing.assert_allclose(found[:, :2], TRUTH[:, :2], atol=2e-3)
 
 
 def test_program_that_is_missing_is_named(monkeypatch):
