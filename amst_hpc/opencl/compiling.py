@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from amst_hpc.parallel.node_cache import kept_on_node
@@ -14,7 +12,7 @@ from amst_hpc.parallel.node_cache import kept_on_node
 
 @contextmanager
 def compiled_once(device: Any, *key: str) -> Iterator[bool]:
-    """See `kept_on_node`; in the cache folder that `devices.prepare` has named.
+    """See `kept_on_node`.
 
     device : of pyopencl. What its driver compiled is of no use to another driver.
     """
@@ -23,7 +21,7 @@ def compiled_once(device: Any, *key: str) -> Iterator[bool]:
     platform = device.platform
     driver = (platform.vendor, platform.name, platform.version, device.driver_version)
     versions = (cl.VERSION_TEXT, *driver, device.vendor, device.name, device.version)
-    with kept_on_node(Path(os.environ["XDG_CACHE_HOME"]), *versions, *key) as there:
+    with kept_on_node(*versions, *key) as there:
         yield there
 
 

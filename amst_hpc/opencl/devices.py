@@ -24,7 +24,7 @@ import numpy as np
 from amst_hpc import __version__
 from amst_hpc.config import InputError
 from amst_hpc.opencl.compiling import build, compiled_once
-from amst_hpc.parallel.node_cache import node_folder
+from amst_hpc.parallel.node_cache import SCRATCH, node_folder
 from amst_hpc.software import library_version
 
 log = logging.getLogger(__name__)
@@ -69,11 +69,14 @@ def prepare(cache: Path, threads: int) -> None:
     for variable in ("CL_CONFIG_CPU_TBB_NUM_WORKERS", "POCL_MAX_PTHREAD_COUNT"):
         os.environ.setdefault(variable, str(threads))
     for variable, folder in (
+        (SCRATCH, cache),
         ("XDG_CACHE_HOME", cache),
         ("POCL_CACHE_DIR", cache / "pocl"),
         ("CUDA_CACHE_PATH", (node_folder() or cache) / "cuda"),  # made for many processes
     ):
         os.environ[variable] = str(folder)
+    # pyopencl reads this variable, without a default, when it cannot use what is in its cache
+    os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
     runtime, vendors = _cpu_runtime(), cache / "vendors"
     if runtime is None or os.environ.get("OCL_ICD_VENDORS", str(vendors)) != str(vendors):
         return
@@ -110,7 +113,7 @@ def _run_apart(statement: str) -> None:
     """Raises ChildProcessError, with the exit status, if it fails."""
     code = (
         "from pathlib import Path\nfrom amst_hpc.opencl import devices\n"
-        f"devices.prepare(Path({os.environ['XDG_CACHE_HOME']!r}), 1)\n{statement}"
+        f"devices.prepare(Path({os.environ[SCRATCH]!r}), 1)\n{statement}"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", code], capture_output=True, check=False

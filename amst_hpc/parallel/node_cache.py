@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 PATIENCE = 120.0  # s that a process waits for another one to compile
 KEPT = 30 * 86400.0  # s
-NOT_KEPT = ("cuda", "matplotlib", "pytools", "vendors")  # files of many processes, paths of one
+NOT_KEPT = ("cuda", "pytools", "vendors")  # files of many processes, paths of one
+SCRATCH = "AMST_HPC_SCRATCH"  # the variable that names the scratch folder of this process
 
 
 def node_folder() -> Path | None:
@@ -42,14 +43,14 @@ def node_folder() -> Path | None:
 
 
 @contextmanager
-def kept_on_node(scratch: Path, *key: str) -> Iterator[bool]:
-    """What was made in `scratch` under `key` on this node is there again: True; else False, and
-    what the block makes is kept unless it raises.
+def kept_on_node(*key: str) -> Iterator[bool]:
+    """What was made in the scratch folder under `key` on this node is there again: True; else
+    False, and what the block makes is kept unless it raises.
 
     Waits while another process makes the same.
     """
-    folder = node_folder()
-    if folder is None:
+    folder, scratch = node_folder(), Path(os.environ.get(SCRATCH, ""))
+    if folder is None or SCRATCH not in os.environ:
         yield False
         return
     digest = hashlib.sha256("\0".join((*key, _processor())).encode())

@@ -162,15 +162,16 @@ class _Itk:
         elastix.SetParameterObject(self.parameters)
         elastix.SetNumberOfThreads(1)
         elastix.SetLogToConsole(False)
+        masks = []  # they must outlive the registration
         for array, image, put in (
             (template, fixed, elastix.SetFixedMask),
             (raw, moving, elastix.SetMovingMask),
         ):
             mask = content_mask(array)
             if mask is not None:
-                mask_image = self.itk.image(mask)
-                mask_image.SetOrigin(image.GetOrigin())
-                put(mask_image)
+                masks.append(self.itk.image(mask))
+                masks[-1].SetOrigin(image.GetOrigin())
+                put(masks[-1])
         try:
             elastix.UpdateLargestPossibleRegion()
             found = elastix.GetTransformParameterObject().GetParameterMap(0)
