@@ -106,7 +106,7 @@ def _pack(archive: Path, scratch: Path, files: set[Path]) -> None:
             for path in sorted(files):
                 file.write(scratch / path, path)
         part.replace(archive)
-        for old in archive.parent.iterdir():
+        for old in archive.parent.glob("*.*"):
             if old.stat().st_mtime < time.time() - KEPT:
                 old.unlink()
     except (OSError, ValueError) as error:  # ValueError: a date that zip cannot write

@@ -23,7 +23,7 @@ class ItkElastix:
     masks: Any
 
     def image(self, array: NDArray[Any]) -> Any:
-        """A (y, x) float32 or uint8 array as itk sees it; keep it as long as elastix needs the pixels."""
+        """A (y, x) float32 or uint8 array as itk sees it; to be kept while it is used."""
         buffer = self.floats if array.dtype == np.float32 else self.masks
         return buffer.GetImageViewFromArray(np.ascontiguousarray(array))
 
