@@ -12,8 +12,6 @@ from itertools import zip_longest
 from pathlib import Path
 from string import Template
 
-from pybdv.metadata import write_xml_metadata
-
 SETUP = "s00"  # the group of the tables and of the attribute dataType
 NANOMETRES = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometer": 1e3}
 
@@ -29,6 +27,8 @@ def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -
     voxel_size_nm : z, y, x; empty: not known, voxels are of size 1 px. It also goes into the
     registration: BigDataViewer does not apply `voxelSize`.
     """
+    from pybdv.metadata import write_xml_metadata  # half a second of scikit-image, on rank 0 alone
+
     temporary = xml_path.with_name(f".{xml_path.name}.part")
     temporary.unlink(missing_ok=True)  # pybdv would add to it
     names = ("illumination", "channel", "tile", "angle")

@@ -14,7 +14,6 @@ import os
 import signal
 import subprocess
 import sys
-import warnings
 from ctypes import CDLL, RTLD_GLOBAL
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,11 @@ from typing import Any
 
 import numpy as np
 
+from amst_hpc import __version__
 from amst_hpc.config import InputError
+from amst_hpc.opencl.compiling import build, compiled_once
+from amst_hpc.parallel.node_cache import SCRATCH, node_folder
+from amst_hpc.software import library_version
 
 log = logging.getLogger(__name__)
 SYSTEM_VENDORS = Path("/etc/OpenCL/vendors")
@@ -65,12 +68,15 @@ def prepare(cache: Path, threads: int) -> None:
     """
     for variable in ("CL_CONFIG_CPU_TBB_NUM_WORKERS", "POCL_MAX_PTHREAD_COUNT"):
         os.environ.setdefault(variable, str(threads))
-    for variable, name in (
-        ("XDG_CACHE_HOME", ""),
-        ("POCL_CACHE_DIR", "pocl"),
-        ("CUDA_CACHE_PATH", "cuda"),
+    for variable, folder in (
+        (SCRATCH, cache),
+        ("XDG_CACHE_HOME", cache),
+        ("POCL_CACHE_DIR", cache / "pocl"),
+        ("CUDA_CACHE_PATH", (node_folder() or cache) / "cuda"),  # made for many processes
     ):
-        os.environ[variable] = str(cache / name)
+        os.environ[variable] = str(folder)
+    # pyopencl reads this variable, without a default, when it cannot use what is in its cache
+    os.environ.setdefault("PYOPENCL_CACHE_FAILURE_FATAL", "")
     runtime, vendors = _cpu_runtime(), cache / "vendors"
     if runtime is None or os.environ.get("OCL_ICD_VENDORS", str(vendors)) != str(vendors):
         return
@@ -84,23 +90,37 @@ def prepare(cache: Path, threads: int) -> None:
     os.environ["OCL_ICD_VENDORS"] = str(vendors)
 
 
-def runs_without_crash(statement: str) -> bool:
-    """Run a Python statement in a process of its own, with OpenCL and its cache as here.
+def runs_without_crash(statement: str, device: Device) -> bool:
+    """Run a Python statement that compiles for a device in a process of its own, once per node.
 
-    What it compiles is in the cache then, and the memory of the compiler is free again. False if a
-    driver crashed.
+    OpenCL and its cache are as here. What was compiled is in the cache then, and the memory of the
+    compiler is free again. False if a driver crashed.
     """
+    import pyopencl as cl
+
+    opened = cl.get_platforms()[device.platform].get_devices()[device.index]
+    try:
+        with compiled_once(opened, __version__, library_version("silx")) as there:
+            if not there:
+                _run_apart(statement)
+    except ChildProcessError as error:
+        log.warning("kernels were not compiled beforehand: %s", error)
+        return -(error.errno or 0) not in CRASHES
+    return True
+
+
+def _run_apart(statement: str) -> None:
+    """Raises ChildProcessError, with the exit status, if it fails."""
     code = (
         "from pathlib import Path\nfrom amst_hpc.opencl import devices\n"
-        f"devices.prepare(Path({os.environ['XDG_CACHE_HOME']!r}), 1)\n{statement}"
+        f"devices.prepare(Path({os.environ[SCRATCH]!r}), 1)\n{statement}"
     )
     done = subprocess.run(
         [sys.executable, "-P", "-W", "ignore", "-c", code], capture_output=True, check=False
     )
-    if done.returncode > 0:
+    if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
-        log.warning("kernels were not compiled beforehand: %s", (said or ["no reason"])[-1])
-    return -done.returncode not in CRASHES
+        raise ChildProcessError(done.returncode, (said or ["no reason"])[-1])
 
 
 def _cpu_runtime() -> Path | None:
@@ -216,9 +236,7 @@ def prove(device: Device) -> Any:
     values = np.ones(64, np.float32)
     flags = cl.mem_flags.READ_WRITE | cl.mem_flags.COPY_HOST_PTR
     buffer = cl.Buffer(context, flags, hostbuf=values)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = cl.Program(context, PROBE).build()
+    program = build(context, PROBE)
     program.probe(queue, (values.size,), None, buffer)
     cl.enqueue_copy(queue, values, buffer)
     if not np.allclose(values, 1 + np.sqrt(np.arange(values.size))):

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from amst_hpc.opencl.compiling import build
+
 NAMES = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 
 
@@ -30,11 +32,11 @@ class DeviceMemory:
         self.pool = tools.MemoryPool(tools.ImmediateAllocator(self.queue))
 
     def build(self, source: str) -> dict[str, Any]:
-        """The kernels of a source by name; what compilers say of it is not for users."""
+        """The kernels of a source by name."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = self.cl.Program(self.queue.context, source).build()
-            return {kernel.function_name: kernel for kernel in program.all_kernels()}
+            kernels = build(self.queue.context, source).all_kernels()
+            return {kernel.function_name: kernel for kernel in kernels}
 
     def upload(self, image: NDArray[Any]) -> Any:
         """The image on the device."""

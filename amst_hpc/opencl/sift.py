@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
+from amst_hpc.opencl.compiling import compiled_once
 from amst_hpc.opencl.devices import open_device
 from amst_hpc.slice_result import Estimate, RegistrationError
+from amst_hpc.software import library_version
 from amst_hpc.transform import FloatImage
 
 OCTAVES = 3
@@ -27,7 +30,8 @@ class Sift:
             self.context, self.opened = open_device(wanted, local_rank)
             self.device = str(self.opened)
             self.plan: Any = None
-            self.match = sift.MatchPlan(ctx=self.context)
+            with self._compiled("match"):
+                self.match = sift.MatchPlan(ctx=self.context)
 
     def __call__(self, fixed: FloatImage, moving: FloatImage) -> Estimate:
         """Median displacement of matched keypoints (Hennies et al., Sci Rep 10, 2004 (2020))."""
@@ -37,7 +41,8 @@ class Sift:
 
     def _estimate(self, fixed: FloatImage, moving: FloatImage) -> Estimate:
         if self.plan is None or self.plan.shape != fixed.shape:
-            self.plan = self._make_plan(fixed.shape)
+            with self._compiled("plan"):
+                self.plan = self._make_plan(fixed.shape)
         first, second = self.plan.keypoints(fixed), self.plan.keypoints(moving)
         second = second[:: max(1, len(second) // KEYPOINTS)].copy()
         if not len(first) or not len(second):
@@ -47,6 +52,10 @@ class Sift:
             raise RegistrationError(f"no match between {len(first)} and {len(second)} keypoints")
         dx, dy = (np.median(pairs[:, 1][axis] - pairs[:, 0][axis]) for axis in ("x", "y"))
         return Estimate((float(dx), float(dy)), len(pairs))
+
+    def _compiled(self, name: str) -> AbstractContextManager[bool]:
+        """Around what silx compiles."""
+        return compiled_once(self.context.devices[0], name, library_version("silx"))
 
     def _make_plan(self, shape: tuple[int, ...]) -> Any:
         """A plan of silx without what it wastes.

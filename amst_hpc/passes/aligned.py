@@ -71,7 +71,5 @@ class AlignedStack:
 
 
 def open_resampler(config: Config, comm: Communicator) -> Resampler:
-    """`transform.resample`, or its twin on the rank's GPU."""
-    if config.coarse.method != "sift":
-        return resample
+    """`transform.resample`, or its twin on the rank's device."""
     return make_resampler(config.coarse.device, local_place(comm)[0])

@@ -6,11 +6,13 @@ has the same.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.pair_result import PairResult
@@ -23,9 +25,10 @@ from amst_hpc.registration.coherence import (
     spectra,
 )
 from amst_hpc.registration.equations import Equations, averaged, seen
-from amst_hpc.registration.neighbours import Neighbours, working_factor
+from amst_hpc.registration.gauss_newton import COARSE_ALONE
+from amst_hpc.registration.neighbours import Neighbours, Prepared, working_factor
 from amst_hpc.registration.template import is_blank
-from amst_hpc.transform import Image
+from amst_hpc.transform import Image, Matrix
 
 PLACES = 16
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
@@ -35,14 +38,18 @@ def measure_filters(
     inputs: Inputs, reach: int, comm: Communicator, equations: Equations
 ) -> dict[int, RadialFilter]:
     """The filter for each distance of two slices, 1 to `reach`; collective."""
+    wanted = sorted((z, k) for k in range(1, reach + 1) for z in _places(inputs.depth, k))
+    share = [wanted[i] for i in split(len(wanted), comm.size)[comm.rank]]
+    found = {
+        place: pair
+        for part in comm.allgather(_measure(inputs, share, equations))
+        for place, pair in part.items()
+    }
     factor = working_factor(inputs.shape)
     side = min(*(n // factor for n in inputs.shape), LARGEST)
     filters = {}
     for k in range(1, reach + 1):
-        places = _places(inputs.depth, k)[comm.rank :: comm.size]
-        mine = {z: _spectra_at(inputs, z, k, equations) for z in places}
-        found = {z: pair for part in comm.allgather(mine) for z, pair in part.items() if pair}
-        pairs = [found[z] for z in sorted(found)]
+        pairs = [found[place] for place in wanted if place[1] == k and place in found]
         filters[k] = matched_filter(pairs, side, factor > 1) if pairs else gaussian(1.0)
     return filters
 
@@ -69,22 +76,42 @@ def _is_there(raw: Stack, z: int) -> bool:
     return True
 
 
-def _spectra_at(inputs: Inputs, z: int, k: int, equations: Equations) -> Any:
-    """See `coherence.spectra`; None where two slices tell nothing."""
+def _measure(
+    inputs: Inputs, places: Sequence[tuple[int, int]], equations: Equations
+) -> dict[tuple[int, int], Any]:
+    """See `coherence.spectra`; slices z and z + k, ascending. Without those that tell nothing.
+
+    They are aligned on the coarse scales alone: that is close enough for the finest detail.
+    """
+    smooth = Neighbours(equations, {})
+    hand: dict[int, tuple[Image, Prepared] | None] = {}
+    found = {}
+    for z, k in places:
+        hand = {i: ready for i, ready in hand.items() if i >= z}
+        for i in (z, z + k):
+            if i not in hand:
+                image = _whole(inputs, i)
+                hand[i] = None if image is None else (image, smooth.prepare(image))
+        first, second = hand[z], hand[z + k]
+        if first is None or second is None:
+            continue
+        matrix = smooth.register(first[1], second[1], PairResult(z, COARSE_ALONE), None).matrix
+        if matrix is not None:
+            found[z, k] = _aligned_spectra(first[0], second[0], matrix)
+    return found
+
+
+def _whole(inputs: Inputs, z: int) -> Image | None:
+    """The middle of a slice; None if it is unreadable or black, also in part."""
     try:
-        fixed, moving = (
-            _middle(inputs.read_fitted(i)[0], working_factor(inputs.shape)) for i in (z, z + k)
-        )
+        image = _middle(inputs.read_fitted(z)[0], working_factor(inputs.shape))
     except SliceError:
         return None
-    partial = any(is_blank(image) or seen(image) is not None for image in (fixed, moving))
-    if partial:
-        return None
-    smooth = Neighbours(equations, {k: gaussian(1.0)})
-    found = smooth.register(smooth.prepare(fixed), smooth.prepare(moving), PairResult(z, k), None)
-    if found.matrix is None:
-        return None
-    yx, shift = found.matrix[::-1, 1::-1], found.matrix[::-1, 2]
+    return None if is_blank(image) or seen(image) is not None else image
+
+
+def _aligned_spectra(fixed: Image, moving: Image, matrix: Matrix) -> Any:
+    yx, shift = matrix[::-1, 1::-1], matrix[::-1, 2]
     moved = ndimage.affine_transform(
         moving.astype(np.float32), yx, shift, order=3, cval=np.nan, output=np.float32
     )

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import logging
+import sys
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import run_folder
+from amst_hpc.parallel.node_cache import kept_on_node
 from amst_hpc.quality.plots import (
     SHARP,
     draw_applied,
@@ -27,6 +29,7 @@ from amst_hpc.quality.plots import (
 )
 from amst_hpc.quality.reslices import RUN, draw_overview, draw_reslices
 from amst_hpc.quality.run_results import RunResults, device_table, read_run_results, sentences
+from amst_hpc.software import library_version
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,7 +51,8 @@ def write_report(out: Path) -> Path:
 def try_report(out: Path) -> None:
     """The report at the end of a run: no fault in drawing it may fail the run."""
     try:
-        write_report(out)
+        with kept_on_node("fonts", library_version("matplotlib"), sys.prefix):
+            write_report(out)
     except Exception as error:  # whatever it is, the aligned stack is there and whole
         log.warning("the report could not be drawn (%s: %s)", type(error).__name__, error)
 

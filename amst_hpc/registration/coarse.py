@@ -87,7 +87,7 @@ def compile_kernels(config: Coarse, local_rank: int, shape: tuple[int, int]) -> 
         f"from {__name__} import Coarse, Matcher\n"
         f"Matcher({config!r}, {local_rank}).warm_up({shape!r})"
     )
-    if runs_without_crash(statement):
+    if runs_without_crash(statement, devices[0]):
         return config
     log.warning("the driver of %s crashes: XCORR is used instead", devices[0])
     return replace(config, method="xcorr")

@@ -26,6 +26,7 @@ from scipy import ndimage
 
 from amst_hpc.config import ELASTIX, FAR, InputError, Refine, as_list
 from amst_hpc.registration.gauss_newton import GaussNewton
+from amst_hpc.registration.itk_elastix import load_elastix
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.software import library_version
 from amst_hpc.transform import Image, Matrix, about, compose, displacement, translation
@@ -149,20 +150,14 @@ class _Itk:
 
     def __init__(self, config: Refine) -> None:
         try:
-            import itkConfig
-
-            itkConfig.DefaultFactoryLoading = False  # readers of files: 40 MB, none is used here
-            import itk
+            with warnings.catch_warnings():  # a warning as error would crash its modules
+                warnings.simplefilter("ignore")
+                self.itk = load_elastix()
         except ImportError as error:
             raise InputError(
                 f"refine.backend = 'itk': itk-elastix is not installed ({error})"
             ) from None
-        self.itk = itk
-        with warnings.catch_warnings():  # its modules load now; a warning as error would crash them
-            warnings.simplefilter("ignore")
-            itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(1)
-            itk.ElastixRegistrationMethod, itk.image_from_array  # noqa: B018
-        self.parameters = itk.ParameterObject.New()
+        self.parameters = self.itk.parameters.New()
         defaults = self.parameters.GetDefaultParameterMap("affine")
         for name in list(defaults):
             if name in ("NumberOfResolutions", "ResultImageFormat") or config.parameter_file:
@@ -170,7 +165,6 @@ class _Itk:
         for name, values in elastix_parameters(config).items():
             defaults[name] = values
         self.parameters.AddParameterMap(defaults)
-        self.image_type = itk.Image[itk.F, 2]
 
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
         with warnings.catch_warnings():  # as above
@@ -178,23 +172,24 @@ class _Itk:
             return self._register(template, raw, shift)
 
     def _register(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
-        itk = self.itk
-        fixed = itk.image_from_array(template.astype(np.float32))
-        moving = itk.image_from_array(raw.astype(np.float32))
+        fixed, moving = (self.itk.image(array.astype(np.float32)) for array in (template, raw))
         moving.SetOrigin([-float(v) for v in shift])
-        elastix = itk.ElastixRegistrationMethod[self.image_type, self.image_type].New(
-            FixedImage=fixed, MovingImage=moving, ParameterObject=self.parameters, NumberOfThreads=1
-        )
+        elastix = self.itk.method.New()
+        elastix.SetFixedImage(fixed)
+        elastix.SetMovingImage(moving)
+        elastix.SetParameterObject(self.parameters)
+        elastix.SetNumberOfThreads(1)
         elastix.SetLogToConsole(False)
+        masks = []  # they must outlive the registration
         for array, image, put in (
             (template, fixed, elastix.SetFixedMask),
             (raw, moving, elastix.SetMovingMask),
         ):
             mask = content_mask(array)
             if mask is not None:
-                mask_image = itk.image_from_array(mask)
-                mask_image.SetOrigin(image.GetOrigin())
-                put(mask_image)
+                masks.append(self.itk.image(mask))
+                masks[-1].SetOrigin(image.GetOrigin())
+                put(masks[-1])
         try:
             elastix.UpdateLargestPossibleRegion()
             found = elastix.GetTransformParameterObject().GetParameterMap(0)

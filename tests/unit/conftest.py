@@ -1,5 +1,6 @@
 """What tests of several rooms share."""
 
+import tempfile
 import warnings
 
 import pytest
@@ -18,3 +19,13 @@ def kernels(opencl_ready):
 @pytest.fixture(scope="session", autouse=True)
 def first_of_all(opencl_ready):
     """Jobs that run in this process would leave pyopencl with a cache folder that they remove."""
+
+
+@pytest.fixture
+def kernels_elsewhere(tmp_path, monkeypatch):
+    """The folder where this node keeps compiled kernels; an empty one for the test."""
+    from amst_hpc.parallel.node_cache import node_folder
+
+    (tmp_path / "node").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "node"))
+    return node_folder()
