@@ -1,4 +1,4 @@
-"""Reads a dataset of an HDF5 file slice by slice."""
+"""Reads a dataset of an HDF5 file, slices at a time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 
 from amst_hpc.bdv.metadata import cells
-from amst_hpc.transform import Image
+from amst_hpc.transform import Block
 
 
 class VolumeReader:
@@ -32,7 +32,12 @@ class VolumeReader:
         self.shape: tuple[int, ...] = found.shape
         self.dtype = np.dtype(np.uint16) if found.dtype == np.int16 else found.dtype
 
-    def read(self, z: int) -> Image:
-        """Slice z, (y, x), in the byte order of the file. Raises OSError."""
-        image: Image = self._dataset[z].view(self.dtype)
-        return image
+        self.chunk_depth: int = found.chunks[0] if found.chunks else 1
+
+    def read_into(self, block: Block, start: int) -> None:
+        """Fill `block` (z, y, x), of dtype `dtype`, with the slices from `start` on.
+
+        Raises OSError.
+        """
+        stored = block.view(self._dataset.dtype)
+        self._dataset.read_direct(stored, np.s_[start : start + len(block)])

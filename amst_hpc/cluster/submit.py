@@ -29,6 +29,7 @@ from amst_hpc.cluster.manifest import (
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
 from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
@@ -281,7 +282,8 @@ def _log(folder: Path, pattern: str) -> str:
 
 
 def _need(inputs: Inputs, config: Config, depth: int = 0) -> JobEstimate:
-    return estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config)
+    held = block_bytes(inputs.raw) + block_bytes(inputs.prealigned)
+    return estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config, held)
 
 
 def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:

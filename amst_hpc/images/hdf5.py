@@ -1,7 +1,12 @@
-"""A dataset of an HDF5 file, or the first setup of a BigDataViewer file, as a stack."""
+"""A dataset of an HDF5 file, or the first setup of a BigDataViewer file, as a stack.
+
+HDF5 decodes whole chunks, whatever is asked of them: a chunk of 64 slices that are read one by one
+is decoded 64 times. So all slices of a row of chunks are read together, and kept.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +21,14 @@ from amst_hpc.images.stack import (
     file_stamp,
     first_line,
     is_constant_sample,
-    native_order,
     sample_rows,
 )
+from amst_hpc.parallel.node import memory_per_rank
 from amst_hpc.transform import Image
 
 HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
+BLOCK_BYTES = 2**30
+"""Of the slices that a stack keeps decoded; less where a node has little memory per core."""
 
 
 class Hdf5Stack:
@@ -44,6 +51,23 @@ class Hdf5Stack:
             raise InputError(f"{option} {self.source}: shape {found}, expected (z, y, x)")
         self.dtype = self.volume.dtype.newbyteorder("=")
         self.names = [f"slice_{z:05d}.tif" for z in range(self.volume.shape[0])]
+        self.block_depth = self._fit_block()
+        self.block = np.empty(0, self.volume.dtype)  # slices from block_start on
+        self.block_start = 0
+
+    def _fit_block(self) -> int:
+        """Slices that are read together: a chunk's depth, or equal parts of it that fit."""
+        depth, height, width = self.volume.shape
+        slice_bytes = height * width * self.dtype.itemsize
+        room = min(BLOCK_BYTES, memory_per_rank(os.cpu_count() or 1) // 8)
+        chunk = max(1, min(self.volume.chunk_depth, depth))
+        fits = max(1, room // max(1, slice_bytes))
+        return -(-chunk // -(-chunk // fits))
+
+    @property
+    def block_bytes(self) -> int:
+        """Memory of what is kept."""
+        return int(self.block_depth * np.prod(self.volume.shape[1:]) * self.dtype.itemsize)
 
     def header(self, z: int) -> Header:
         """See `Stack`; the same for every slice."""
@@ -55,12 +79,27 @@ class Hdf5Stack:
 
     def read(self, z: int) -> Image:
         """See `Stack`."""
+        if not self.block_start <= z < self.block_start + len(self.block):
+            self._read_block(z)
+        return np.array(self.block[z - self.block_start], self.dtype)
+
+    def _read_block(self, z: int) -> None:
+        """Keep the part of a row of chunks that slice z is in."""
+        depth, chunk = self.volume.shape[0], self.volume.chunk_depth
+        top = z - z % chunk
+        start = z - (z - top) % self.block_depth
+        stop = min(start + self.block_depth, top + chunk, depth)
+        block = self.block
+        if len(block) != stop - start:
+            block = np.empty((stop - start, *self.volume.shape[1:]), self.volume.dtype)
+        self.block = block[:0]  # what is there counts for nothing until all is read
         try:
-            return native_order(self.volume.read(z))
+            self.volume.read_into(block, start)
         except OSError as error:
             raise SliceError(
                 f"{self.source} slice {z}: cannot be read ({first_line(error)})"
             ) from None
+        self.block, self.block_start = block, start
 
     def is_constant(self, z: int) -> bool:
         """See `Stack`."""
@@ -83,3 +122,8 @@ def open_hdf5(path: Path, dataset: str, source: str, option: str) -> Stack:
         if not path.is_file():
             raise InputError(f"{option} {source}: {path} does not exist")
     return Hdf5Stack(path, dataset, option)
+
+
+def block_bytes(stack: Stack) -> int:
+    """Memory of the slices that a stack keeps decoded."""
+    return stack.block_bytes if isinstance(stack, Hdf5Stack) else 0

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
 
 from amst_hpc.config import Config
+from amst_hpc.images.ahead import ReadAhead
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.opencl.resampling import Resampler, make_resampler
@@ -19,6 +21,8 @@ from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.quality.thumbnails import ThumbnailWriter, look_at
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Block, Image, resample
+
+AHEAD = 3  # slices of raw in hand: one is resampled, the next are read
 
 
 @dataclass(frozen=True)
@@ -32,29 +36,37 @@ class AlignedStack:
     results: Sequence[SliceResult]
     resampler: Resampler = resample
 
-    def slice(self, i: int) -> Image:
-        """Slice i of the output, (y, x); black where there is no transform.
+    def slices(self, wanted: Sequence[int]) -> Generator[Image, None, None]:
+        """These slices of the output, (y, x), one after the other; black where there is no
+        transform. Raw is read ahead.
 
         Raises OSError if a slice that was registered cannot be read any more: the job ends, and
         goes on when the slice is back.
         """
-        inputs, result = self.inputs, self.results[i]
-        if result.transform is None:
-            return np.zeros(inputs.shape, inputs.dtype)
-        try:
-            return self.resampler(inputs.raw.read(result.z), result.transform, inputs.shape)
-        except SliceError as error:
-            raise OSError(errno.EIO, f"was registered, but cannot be read now: {error}") from None
+        inputs, results = self.inputs, [self.results[i] for i in wanted]
+        with ReadAhead(inputs.raw, inputs.slice_bytes) as raw:
+            for n, result in enumerate(results):
+                if result.transform is None:
+                    yield np.zeros(inputs.shape, inputs.dtype)
+                    continue
+                raw.expect(r.z for r in results[n : n + AHEAD] if r.transform is not None)
+                try:
+                    image = raw.read(result.z)
+                except SliceError as error:
+                    reason = f"was registered, but cannot be read now: {error}"
+                    raise OSError(errno.EIO, reason) from None
+                yield self.resampler(image, result.transform, inputs.shape)
 
     def make_layer(
         self, slices: range, block: Block, thumbnails: ThumbnailWriter, stop: StopRequest
     ) -> Block | None:
         """These slices of the output in the first slices of `block`; None if asked to stop."""
-        for place, i in enumerate(slices):
-            if stop:
-                return None
-            block[place] = self.slice(i)
-            thumbnails.add("aligned", self.results[i].z, look_at(block[place]))
+        with closing(self.slices(slices)) as images:
+            for place, i in enumerate(slices):
+                if stop:
+                    return None
+                block[place] = next(images)
+                thumbnails.add("aligned", self.results[i].z, look_at(block[place]))
         return block[: len(slices)]
 
     def new_block(self, slices: int) -> Block:

@@ -1,4 +1,4 @@
-"""After the first pass: each rank registers its share of the raw slices to those after them.
+"""After the first pass: the ranks register the raw slices to those after them.
 
 A result is in the journal before it counts. It stands there with a key, a digest of all that it
 was found with but the pixels: where a slice was registered otherwise since, its pairs are made
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
 from amst_hpc.config import Neighbours as Settings
-from amst_hpc.geometry import split
+from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.progress import ProgressMeter
@@ -24,12 +24,13 @@ from amst_hpc.job.run_folder import Attempt
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
+from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.filters import lacking, measure_filters
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
-from amst_hpc.registration.template import is_blank
+from amst_hpc.registration.template import RUN, is_blank
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, compose, invert
 
@@ -100,7 +101,7 @@ class PairWork:
 def pair_slices(
     work: PairWork, device: str, attempt: Attempt, comm: Communicator, stop: StopRequest
 ) -> list[PairResult]:
-    """Register the pairs that the journal does not hold, a contiguous share on each rank.
+    """Register the pairs that the journal does not hold, shared out over the ranks.
 
     Collective. `work` has its results on rank 0; returns all its pairs, ascending, on rank 0
     (elsewhere none). device : as `coarse.device`. Raises `Stopped`, and OSError for a slice that
@@ -114,14 +115,14 @@ def pair_slices(
     mine: list[PairResult] = []
     if missing:
         slices = sorted({z for z, _ in missing})
-        share = {slices[i] for i in split(len(slices), comm.size)[comm.rank]}
-        wanted = [place for place in missing if place[0] in share]
         pairer, tally, before = Pairer(work, device, comm), Tally(comm), len(done)
         with (
             attempt.open_journal(comm.rank, "pair") as journal,
+            Shares(comm, slices, RUN) as shares,
+            pairer.ahead,
             ProgressMeter("pairs", before + len(missing), before, comm.rank == 0) as meter,
         ):
-            for found in pairer.share(wanted, stop):
+            for found in pairer.share(shares, missing, stop):
                 record = found.to_record() | {"key": missing[found.z, found.k]}
                 journal.write(record, durable=False)
                 mine.append(found)
@@ -147,20 +148,38 @@ class Pairer:
 
     def __init__(self, work: PairWork, device: str, comm: Communicator) -> None:
         """Opens the device (as `coarse.device`) and measures the filters; collective."""
-        self.work = work
+        self.work, self.ahead = work, InputsAhead(work.inputs)
         local_rank, _ = local_place(comm)
         equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
         filters = measure_filters(work.inputs, work.settings.reach, comm, equations)
         self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
-    def share(self, wanted: Sequence[Place], stop: StopRequest) -> Iterator[PairResult]:
-        """The pairs `wanted` (ascending); each raw slice is read once. Ends early when asked to."""
-        for z, k in wanted:
-            if stop:
-                return
-            self.hand = {i: ready for i, ready in self.hand.items() if i >= z}
-            yield self.register((z, k))
+    def share(
+        self, shares: Shares[int], missing: Iterable[Place], stop: StopRequest
+    ) -> Iterator[PairResult]:
+        """Those of the pairs `missing` that begin in the slices of this rank, ascending in a run;
+        each raw slice is read once. Ends early when asked to.
+        """
+        of_slice: dict[int, list[Place]] = {}
+        for place in sorted(missing):
+            of_slice.setdefault(place[0], []).append(place)
+        for run in shares:
+            places = [place for z in run for place in of_slice[z]]
+            for n, place in enumerate(places):
+                if stop:
+                    return
+                near = range(place[0], place[0] + self.work.settings.reach + 1)
+                self.hand = {i: ready for i, ready in self.hand.items() if i in near}
+                coming = [place for z in shares.coming() for place in of_slice[z]]
+                self._expect([*places[n:], *coming])
+                yield self.register(place)
+
+    def _expect(self, places: Sequence[Place]) -> None:
+        """These are next: the slices that they need are read meanwhile."""
+        raw = dict.fromkeys(i for z, k in places for i in (z, z + k) if i not in self.hand)
+        self.ahead.raw.expect(raw)
+        self.ahead.prealigned.expect(z for z, k in places if not k)
 
     def register(self, place: Place) -> PairResult:
         """One pair; a device that fails is left for the host."""
@@ -180,7 +199,7 @@ class Pairer:
             fixed, before = self._prepared(z)
         else:
             try:
-                own = self.work.inputs.prealigned.read(z)
+                own = self.ahead.prealigned.read(z)
             except SliceError as error:
                 return PairResult(z, k, reason=str(error))
             if is_blank(own):
@@ -198,7 +217,7 @@ class Pairer:
         """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
         if z not in self.hand:
             try:
-                image, offset = self.work.inputs.read_fitted(z)
+                image, offset = self.ahead.inputs.read_fitted(z)
             except SliceError as error:
                 reason = f"was registered, but cannot be read now: {error}"
                 raise OSError(errno.EIO, reason) from None

@@ -1,4 +1,4 @@
-"""The first pass: each rank registers its share of the slices.
+"""The first pass: the ranks register the slices, each as many as it has the time for.
 
 A result is in the journal before it counts, and goes to rank 0 when the pass is over; what an
 earlier start of the job left in the journal is not registered again.
@@ -17,7 +17,7 @@ import numpy as np
 
 from amst_hpc.averaging import shrink
 from amst_hpc.config import Config
-from amst_hpc.geometry import split
+from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError
 from amst_hpc.images.tiff_output import write_slice
@@ -26,13 +26,14 @@ from amst_hpc.job.progress import ProgressMeter, StageTimer
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
+from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.quality.thumbnails import Look, ThumbnailWriter, look_at
 from amst_hpc.registration.coarse import Matcher, Shift, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.fallback import choose_transforms
-from amst_hpc.registration.template import groups, is_blank, window
+from amst_hpc.registration.template import RUN, groups, is_blank, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
 from amst_hpc.transform import Image, Matrix, compose, scaled, shift_whole, translation
 
@@ -47,7 +48,7 @@ FOR_GOOD = ("affine", "blank", "repeated")  # not registered again by --retry
 def register_slices(
     inputs: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
 ) -> tuple[list[SliceResult], dict[str, float]]:
-    """Register the slices that the journal does not hold, an equal share on each rank.
+    """Register the slices that the journal does not hold, shared out over the ranks.
 
     What could not be read at an earlier start is tried again. Returns the results of all slices, in
     their order, on rank 0 (elsewhere none), and the seconds of this rank by step. Raises `Stopped`.
@@ -63,17 +64,17 @@ def register_slices(
     mine: list[SliceResult] = []
     timer = StageTimer()
     if missing:
-        share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
         with (
             attempt.open_journal(comm.rank, "register") as journal,
             ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "register") as kept,
+            Shares(comm, missing, RUN) as shares,
         ):
             registrar = on_all_ranks(comm, lambda: Registrar(inputs, config, attempt, comm, kept))
             timer.lap("start")
             crashes = comm.bcast(crashed_slices(attempt.journal) if comm.rank == 0 else None)
             tally = Tally(comm)
             with ProgressMeter("register", len(inputs.select), len(done), comm.rank == 0) as meter:
-                for result in _register_share(registrar, share, crashes, journal, stop):
+                for result in _register_share(registrar, shares, crashes, journal, stop):
                     mine.append(result)
                     tally.add(fell_back=bool(result.reason))
                     _show(meter, tally, earlier)
@@ -105,24 +106,30 @@ def _show(
 
 def _register_share(
     registrar: Registrar,
-    share: Sequence[int],
+    shares: Shares[int],
     crashes: Mapping[int, int],
     journal: Journal,
     stop: StopRequest,
 ) -> Iterator[SliceResult]:
-    """Results of the slices of `share` (ascending), in the journal; ends early when asked to."""
-    for group in groups(share):
-        began = time.monotonic()
-        templates = registrar.templates(group)
-        seconds = {"template": round((time.monotonic() - began) / len(group), 4)}
-        for z, template in zip(group, templates, strict=True):
-            if stop:
-                return
-            journal.write({"kind": "start", "z": z}, durable=False)
-            result = registrar.register(z, template, crashes.get(z, 0) > CRASHES_ALLOWED)
-            result = replace(result, seconds=seconds | dict(result.seconds))
-            journal.write(result.to_record())
-            yield result
+    """Results of the slices of this rank, in the journal; ends early when asked to."""
+    with registrar.ahead:
+        for run in shares:
+            left = list(run)
+            for group in groups(run):
+                began = time.monotonic()
+                registrar.expect(left)
+                templates = registrar.templates(group)
+                seconds = {"template": round((time.monotonic() - began) / len(group), 4)}
+                for z, template in zip(group, templates, strict=True):
+                    if stop:
+                        return
+                    journal.write({"kind": "start", "z": z}, durable=False)
+                    left.remove(z)
+                    registrar.expect([z, *left, *shares.coming()])
+                    result = registrar.register(z, template, crashes.get(z, 0) > CRASHES_ALLOWED)
+                    result = replace(result, seconds=seconds | dict(result.seconds))
+                    journal.write(result.to_record())
+                    yield result
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,8 @@ class Registrar:
         thumbnails: ThumbnailWriter,
     ) -> None:
         """Opens the device and loads elastix. Raises `InputError`."""
-        self.inputs, self.config, self.rank = inputs, config, comm.rank
+        self.ahead = InputsAhead(inputs)
+        self.inputs, self.config, self.rank = self.ahead.inputs, config, comm.rank
         self.thumbnails, self.intermediates = thumbnails, _intermediates(config, attempt)
         self.factor = config.registration.factor(inputs.shape)
         y, x = (n // self.factor for n in inputs.shape)
@@ -182,9 +190,8 @@ class Registrar:
         """
         depth, radius = self.inputs.depth, self.config.template.radius
         needed = sorted({i for z in group for i in window(z, depth, radius)})
-        self.window = {
-            i: self.window[i] if i in self.window else self.read_prealigned(i) for i in needed
-        }
+        self.window = {i: self.window[i] for i in needed if i in self.window}
+        self.window |= {i: self.read_prealigned(i) for i in needed if i not in self.window}
         self.looks = {i: look for i, look in self.looks.items() if i in self.window}
         windows = [
             [
@@ -197,6 +204,13 @@ class Registrar:
         full = [w for w in windows if w]
         made = iter(self.matcher.templates(full)) if full else iter(())
         return [next(made) if w else None for w in windows]
+
+    def expect(self, slices: Sequence[int]) -> None:
+        """These are registered next, in this order: what they need is read meanwhile."""
+        depth, radius = self.inputs.depth, self.config.template.radius
+        around = dict.fromkeys(i for z in slices for i in window(z, depth, radius))
+        self.ahead.raw.expect(slices)
+        self.ahead.prealigned.expect(i for i in around if i not in self.window)
 
     def read_prealigned(self, z: int) -> Image | None:
         """A pre-aligned slice, None if black or unreadable: the template goes without it."""

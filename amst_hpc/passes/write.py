@@ -22,6 +22,7 @@ from amst_hpc.job.journal import Journal
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.aligned import AlignedStack
@@ -86,6 +87,7 @@ def _write_direct(
         ChecksumFile(attempt.checksums, layout, write=True) as checksums,
         ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "write") as thumbnails,
         ProgressMeter("write", layout.shape[0], present * layout.layer, comm.rank == 0) as meter,
+        Shares(comm, plan.missing) as shares,
     ):
 
         def show() -> None:
@@ -97,7 +99,7 @@ def _write_direct(
         # one layer is made while the other is stored
         blocks = cycle([aligned.new_block(layout.layer) for _ in range(2)])
         with StoringThread(recorder.store) as thread:
-            for layer in _share(plan.missing, comm):
+            for (layer,) in shares:
                 slices = layout.layers[layer]
                 block = aligned.make_layer(slices, next(blocks), thumbnails, stop)
                 if block is None:
@@ -107,11 +109,6 @@ def _write_direct(
                 show()
         recorder.flush()
         tally.finish(show)
-
-
-def _share(missing: Sequence[int], comm: Communicator) -> list[int]:
-    """The layers of this rank."""
-    return [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
 
 
 def _write_rounds(
@@ -153,6 +150,6 @@ def _rounds(missing: Sequence[int], comm: Communicator) -> Iterator[tuple[int, i
 
     None: nothing left.
     """
-    share = _share(missing, comm)
+    share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
     for turn in range(-(-len(missing) // comm.size)):
         yield min(turn * comm.size, len(missing)), share[turn] if turn < len(share) else None

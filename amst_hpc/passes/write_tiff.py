@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
 import numpy as np
 
 from amst_hpc.config import Output
-from amst_hpc.geometry import split
 from amst_hpc.images.tiff_output import is_whole, write_slice
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
+from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.aligned import AlignedStack
 from amst_hpc.quality.thumbnails import ThumbnailWriter, look_at
+from amst_hpc.registration.template import RUN
+from amst_hpc.transform import Image
 
 
 def write_tiffs(
@@ -34,25 +39,41 @@ def write_tiffs(
         attempt.open_journal(comm.rank, "write") as journal,
         ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "write") as thumbnails,
         ProgressMeter("write", total, 0, comm.rank == 0) as meter,
+        Shares(comm, range(total), RUN) as shares,
     ):
         journal.write({"kind": "begun", "layer_depth": 1})
-        for i in split(total, comm.size)[comm.rank]:
-            if stop:
-                break
+        keys = [f"{aligned.key(range(i, i + 1))}/{output.compression}" for i in range(total)]
+
+        def is_kept(i: int) -> bool:
             result = aligned.results[i]
-            key = f"{aligned.key(range(i, i + 1))}/{output.compression}"
-            path = attempt.out / result.file
-            if known.get(result.z) != key or not is_whole(path, shape, dtype):
-                image = aligned.slice(i)
-                write_slice(path, image, output.compression)
+            there = known.get(result.z) == keys[i]
+            return there and is_whole(attempt.out / result.file, shape, dtype)
+
+        for i, image in _make(aligned, shares, is_kept, stop):
+            if image is not None:
+                result = aligned.results[i]
+                write_slice(attempt.out / result.file, image, output.compression)
                 thumbnails.add("aligned", result.z, look_at(image))
-                journal.write({"kind": "layer", "layer": result.z, "key": key})
+                journal.write({"kind": "layer", "layer": result.z, "key": keys[i]})
             tally.add(fell_back=False)
             if meter.due():
                 meter.update(tally.totals()[0])
         tally.finish(lambda: None)
     stop.raise_together(comm, "writing")
     on_rank_0(comm, lambda: attempt.remove_former({result.file for result in aligned.results}))
+
+
+def _make(
+    aligned: AlignedStack, shares: Shares[int], is_kept: Callable[[int], bool], stop: StopRequest
+) -> Iterator[tuple[int, Image | None]]:
+    """The slices of this rank; None: it is kept as it is. Ends early when asked to."""
+    for run in shares:
+        kept = {i for i in run if is_kept(i)}
+        with closing(aligned.slices([i for i in run if i not in kept])) as images:
+            for i in run:
+                if stop:
+                    return
+                yield i, None if i in kept else next(images)
 
 
 def _written(attempt: Attempt) -> dict[int, str]:

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 from amst_hpc.config import Config, InputError
+from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import common_depth, slice_faults
 from amst_hpc.images.stack import SliceError, Stack, number_gaps
@@ -54,7 +55,8 @@ def check_inputs(
             lines.append(
                 f"{option}: {len(names)} black or constant slices: {', '.join(names[:8])}{more}"
             )
-    need = estimate(depth, first[1].shape, first[0].dtype, config)
+    held = block_bytes(raw) + block_bytes(prealigned)
+    need = estimate(depth, first[1].shape, first[0].dtype, config, held)
     lines += describe_need(need)
     return Report(lines, faults)
 

@@ -9,6 +9,7 @@ import numpy as np
 from amst_hpc.transform import Image
 
 GROUP = 4
+RUN = 2 * GROUP  # slices that a rank takes at a time
 
 
 def window(z: int, depth: int, radius: int) -> range:

@@ -1,6 +1,8 @@
 """`amst-hpc`, slower and with a fault inside: the variable FAULTS holds a JSON object.
 
-register, write : seconds to wait before each slice, and before each layer is stored.
+register, pair, make, write : seconds to wait before each slice, each pair, before each layer is
+made, and before it is stored.
+slow : [rank, times]; this rank waits so many times as long.
 crash : the slice at which elastix is made to die of SIGSEGV.
 sync : seconds after which layers that were written are put on disk.
 written : a file that gets the number of each layer that is begun to be stored.
@@ -18,13 +20,17 @@ from pathlib import Path
 from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cli.app import main
-from amst_hpc.passes import register, write
+from amst_hpc.passes import pair, register, write
+from amst_hpc.passes.aligned import AlignedStack
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
+RANK = int(os.environ.get("OMPI_COMM_WORLD_RANK", "0"))
 
 
-def slow(function, seconds):
-    """`function`, `seconds` later."""
+def slow(function, work):
+    """`function`, FAULTS[work] seconds later."""
+    rank, times = FAULTS.get("slow", (0, 1))
+    seconds = FAULTS.get(work, 0) * (times if rank == RANK else 1)
 
     def wrapped(*args, **kwargs):
         time.sleep(seconds)
@@ -75,7 +81,7 @@ def deadly(place):
 
 def hide(rank, end):
     """Folders lack what ends on `end` on one rank, as on a node with an old listing."""
-    if int(os.environ.get("OMPI_COMM_WORLD_RANK", "0")) != rank:
+    if rank != RANK:
         return
     for method in ("glob", "iterdir"):
         listed = getattr(Path, method)
@@ -87,9 +93,11 @@ def hide(rank, end):
 
 
 if __name__ == "__main__":
-    register.Registrar.register = slow(register.Registrar.register, FAULTS.get("register", 0))
-    BdvWriter.write = slow(BdvWriter.write, FAULTS.get("write", 0))
-    DirectFile.write_layer = slow(DirectFile.write_layer, FAULTS.get("write", 0))
+    register.Registrar.register = slow(register.Registrar.register, "register")
+    pair.Pairer.register = slow(pair.Pairer.register, "pair")
+    AlignedStack.make_layer = slow(AlignedStack.make_layer, "make")
+    BdvWriter.write = slow(BdvWriter.write, "write")
+    DirectFile.write_layer = slow(DirectFile.write_layer, "write")
     if "written" in FAULTS:
         DirectFile.write_layer = noted(DirectFile.write_layer, Path(FAULTS["written"]))
     write.SYNC_SECONDS = FAULTS.get("sync", write.SYNC_SECONDS)

@@ -1,4 +1,4 @@
-"""Datasets read slice by slice; what is not there is said."""
+"""Datasets read slices at a time; what is not there is said."""
 
 import h5py
 import numpy as np
@@ -22,7 +22,16 @@ def path(tmp_path):
 def test_slices_are_unsigned(path, name):
     volume = VolumeReader(path, name)
     assert (volume.shape, volume.dtype, volume.name) == ((3, 4, 5), np.uint16, name or cells(0))
-    np.testing.assert_array_equal(volume.read(1), np.arange(60_020, 60_040).reshape(4, 5))
+    block = np.empty((2, 4, 5), volume.dtype)
+    volume.read_into(block, 1)
+    np.testing.assert_array_equal(block, np.arange(60_020, 60_060).reshape(2, 4, 5))
+
+
+def test_the_depth_of_a_chunk(path):
+    assert VolumeReader(path, "raw").chunk_depth == 1, "contiguous"
+    with h5py.File(path, "a") as file:
+        file.create_dataset("deep", data=np.zeros((9, 4, 4), np.uint8), chunks=(6, 2, 2))
+    assert VolumeReader(path, "deep").chunk_depth == 6
 
 
 def test_what_is_missing_is_named(path):

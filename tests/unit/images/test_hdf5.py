@@ -2,9 +2,14 @@
 
 import h5py
 import numpy as np
+import pytest
 from series import check, refused
 
+from amst_hpc.bdv import reading
 from amst_hpc.bdv.metadata import write_xml
+from amst_hpc.config import InputError
+from amst_hpc.images import hdf5
+from amst_hpc.images.opening import open_stack
 
 
 def test_hdf5_dataset(tmp_path, volume):
@@ -46,3 +51,67 @@ def test_hdf5_files_without_the_stack(tmp_path):
     refused(tmp_path / "a.xml", "not valid XML")
     (tmp_path / "a.xml").write_text("<SpimData/>")
     refused(tmp_path / "a.xml", "names no HDF5 file")
+
+
+@pytest.fixture
+def deep(tmp_path):
+    """A source of 23 slices in chunks of 8, and the volume."""
+    volume = np.random.default_rng(1).integers(0, 255, (23, 20, 30), np.uint8)
+    with h5py.File(tmp_path / "deep.h5", "w") as file:
+        file.create_dataset("a", data=volume, chunks=(8, 16, 16), compression="gzip")
+    return f"{tmp_path / 'deep.h5'}:/a", volume
+
+
+@pytest.fixture
+def blocks(monkeypatch):
+    """First slice and length of what is read of a file."""
+    found, read_into = [], reading.VolumeReader.read_into
+
+    def noting(self, block, start):
+        found.append((start, len(block)))
+        read_into(self, block, start)
+
+    monkeypatch.setattr(reading.VolumeReader, "read_into", noting)
+    return found
+
+
+def test_a_row_of_chunks_is_decoded_once(deep, blocks):
+    source, volume = deep
+    stack = check(source, volume)
+    assert blocks == [(0, 8), (8, 8), (16, 7)]
+    assert stack.block_bytes == hdf5.block_bytes(stack) == 8 * 20 * 30
+    held = stack.read(17)
+    np.testing.assert_array_equal(stack.read(3), volume[3])
+    np.testing.assert_array_equal(held, volume[17])
+    assert blocks[3:] == [(0, 8)]
+
+
+def test_of_large_slices_as_many_are_kept_as_fit(deep, blocks, monkeypatch):
+    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 3 * 20 * 30)
+    source, volume = deep
+    stack = check(source, volume)
+    assert stack.block_bytes == 3 * 20 * 30
+    assert blocks == [(0, 3), (3, 3), (6, 2), (8, 3), (11, 3), (14, 2), (16, 3), (19, 3), (22, 1)]
+
+
+def test_little_memory_is_not_filled(deep, blocks, monkeypatch):
+    monkeypatch.setattr(hdf5, "memory_per_rank", lambda _: 8 * 20 * 30)
+    source, volume = deep
+    assert check(source, volume).block_bytes == 20 * 30
+
+
+def test_a_row_that_cannot_be_read_is_named_and_nothing_of_it_kept(deep, monkeypatch):
+    source, volume = deep
+    stack = open_stack(source, "RAW")
+    stack.read(0)
+
+    def fail(self, block, start):
+        block[:] = 7
+        raise OSError("filter returned failure during read")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(reading.VolumeReader, "read_into", fail)
+        with pytest.raises(InputError, match="slice 9: cannot be read"):
+            stack.read(9)
+    for z in (1, 9):
+        np.testing.assert_array_equal(stack.read(z), volume[z])

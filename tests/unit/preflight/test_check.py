@@ -2,6 +2,7 @@
 
 import re
 
+import h5py
 import numpy as np
 import pytest
 import tifffile
@@ -92,3 +93,17 @@ def test_settings_are_checked_too(tissue, tmp_path):
     refused(check(tmp_path, "--set", "template.radius=0"), "template.radius = 0")
     refused(check(tmp_path, "--set", "refine.elastix.Transform=BSpline"), "'BSpline'")
     refused(check(tmp_path, "--config", "/no/such.toml"), "/no/such.toml: cannot be read")
+
+
+def test_memory_of_hdf5_input_holds_a_row_of_chunks(tmp_path):
+    volume = np.random.default_rng(1).integers(1, 255, (40, 1500, 1500), np.uint8)
+    for name, depth in (("deep", 40), ("flat", 1)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file.create_dataset("a", data=volume, chunks=(depth, 500, 500))
+    memory = {}
+    for name in ("deep", "flat"):
+        source = f"{tmp_path / name}.h5:/a"
+        lines = finished(call("check", source, source)).stdout.splitlines()
+        (line,) = [line for line in lines if line.startswith("memory")]
+        memory[name] = float(line.split()[2])
+    assert memory["deep"] - memory["flat"] == pytest.approx(2 * 39 * 1500**2 / 1e9, abs=0.11)

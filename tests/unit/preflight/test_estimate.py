@@ -29,3 +29,8 @@ def test_a_wider_template_needs_memory_and_levels_need_disk():
     single = estimate(100, (1000, 1000), "uint8", load_config(None, ["output.levels=1"]))
     assert single.output_bytes == 10**8
     assert single.output_bytes < small.output_bytes < 1.2 * single.output_bytes
+
+
+def test_slices_that_reading_keeps_are_counted():
+    plain, held = (estimate(9, (64, 64), "uint8", Config(), held) for held in (0, 10**9))
+    assert held.rank_bytes - plain.rank_bytes == 10**9

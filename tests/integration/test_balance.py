@@ -1,0 +1,59 @@
+"""A rank that is four times slower than the others does less, and holds nobody up."""
+
+import json
+from collections import Counter
+
+import pytest
+from jobs import FAST, SLOWED, Job, contents, finished, journal, run, slices, transforms
+from stacks import inputs
+
+from amst_hpc.synthetic.stack import make_demo
+
+DEPTH, RANKS, TIMES = 160, 4, 4
+SECONDS = {"register": 0.1, "pair": 0.03, "make": 0.15}
+OPTIONS = (*FAST, "--set", "output.layer=2", "--set", "output.levels=2", "--set", "output.chunk=64")
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory):
+    """160 small slices, and what one rank makes of them."""
+    folder = tmp_path_factory.mktemp("balance")
+    make_demo(folder, DEPTH, 96, seed=4)
+    (folder / "prealigned").rename(folder / "pre")
+    finished(run(0, "align", *inputs(folder), folder / "alone.h5", *OPTIONS))
+    return folder
+
+
+def busy_seconds(out, slow):
+    """What the slices of each rank took, s, with the waiting."""
+    found = Counter()
+    for row in slices(out):
+        rank = int(row["rank"])
+        found[rank] += SECONDS["register"] * (TIMES if rank == slow else 1)
+        found[rank] += sum(float(row[k] or 0) for k in row if k.startswith("seconds_"))
+    return found
+
+
+def done_by_rank(folder, work, kind):
+    """How many records of a kind each rank has left in its journal."""
+    logs = sorted((folder / "journal").glob(f"*.{work}.log"))
+    return [log.read_text().count(f'"kind":"{kind}"') for log in logs]
+
+
+def test_every_pass_is_balanced(stack, tmp_path, monkeypatch):
+    slow = 0  # that which shares the work out
+    out = tmp_path / "out.h5"
+    monkeypatch.setenv("FAULTS", json.dumps({**SECONDS, "slow": [slow, TIMES]}))
+    job = Job(RANKS, "align", *inputs(stack), out, *OPTIONS, program=SLOWED)
+    finished(job.end())
+    ranks = json.loads((job.folder / "run.json").read_text())["seconds_per_rank"]
+    busy, counts = busy_seconds(out, slow), Counter(int(row["rank"]) for row in slices(out))
+    ideal = DEPTH / sum(counts[rank] / busy[rank] for rank in range(RANKS))
+    assert max(seconds["register"] for seconds in ranks) < 1.15 * ideal
+    for work, kind in (("register", "slice"), ("pair", "pair"), ("write", "layer")):
+        done = done_by_rank(job.folder, work, kind)
+        others = done[:slow] + done[slow + 1 :]
+        assert done[slow] < min(others) / 2, (work, done)
+    assert len(journal(job.folder, "pair")) == 3 * DEPTH - 3
+    assert transforms(out) == transforms(stack / "alone.h5")
+    assert contents(out) == contents(stack / "alone.h5")
