@@ -222,8 +222,6 @@ class _Program:
             "MovingImageDimension": ["2"],
         }
         self.parameters = {name: v if len(v) > 1 else v[0] for name, v in parameters.items()}
-        pyelastix.get_tempdir = lambda: self.folder.name
-        pyelastix._system3 = self._run  # noqa: SLF001 (see above)
 
     def _run(self, command: list[str], _verbose: bool = False) -> None:
         for _ in range(PROGRAM_TRIES):
@@ -240,6 +238,8 @@ class _Program:
         raise RegistrationError(f"elastix ended with {done.returncode}: {said}")
 
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
+        self.pyelastix.get_tempdir = lambda: self.folder.name
+        self.pyelastix._system3 = self._run  # noqa: SLF001 (see above)
         moving = raw.astype(np.float32).view(_Placed)
         moving.origin = (-shift[1], -shift[0])
         try:
@@ -247,10 +247,13 @@ class _Program:
                 moving, template.astype(np.float32), self.parameters, exact_params=True, verbose=0
             )
         except _Registered:
-            found = read_parameter_file(Path(self.folder.name) / "TransformParameters.0.txt")
+            path = Path(self.folder.name) / "TransformParameters.0.txt"
         except (RuntimeError, OSError, ValueError) as error:
             raise RegistrationError(_last_line(str(error))) from None
-        return _from_transform_file(found, shift)
+        try:
+            return _from_transform_file(read_parameter_file(path), shift)
+        except InputError as error:
+            raise RegistrationError(f"elastix: {error}") from None
 
 
 class _Registered(BaseException):
