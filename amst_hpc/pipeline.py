@@ -281,7 +281,8 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
         prepare(scratch, cores_per_rank(local_size))
 
         def check() -> None:
-            if config.coarse.method == "sift" or config.neighbours.enabled:
+            sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
+            if sift or alone or config.neighbours.enabled:
                 check_device(config.coarse.device)
             check_refine(config.refine)
             if config.output.format == "bdv":

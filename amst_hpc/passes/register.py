@@ -117,7 +117,7 @@ def _register_share(
             left = list(run)
             for group in groups(run):
                 began = time.monotonic()
-                registrar.expect(left)
+                registrar.expect([*left, *shares.coming()])
                 templates = registrar.templates(group)
                 seconds = {"template": round((time.monotonic() - began) / len(group), 4)}
                 for z, template in zip(group, templates, strict=True):

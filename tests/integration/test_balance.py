@@ -1,12 +1,14 @@
-"""A rank that is four times slower than the others does less, and holds nobody up."""
+"""A slow rank does less and holds nobody up, and no slice is read twice in a pass."""
 
 import json
+import threading
 from collections import Counter
 
 import pytest
-from jobs import FAST, SLOWED, Job, contents, finished, journal, run, slices, transforms
+from jobs import FAST, SLOWED, Job, call, contents, finished, journal, run, slices, transforms
 from stacks import inputs
 
+from amst_hpc.images.tiff import TiffSeries
 from amst_hpc.synthetic.stack import make_demo
 
 DEPTH, RANKS, TIMES = 160, 4, 4
@@ -57,3 +59,38 @@ def test_every_pass_is_balanced(stack, tmp_path, monkeypatch):
     assert len(journal(job.folder, "pair")) == 3 * DEPTH - 3
     assert transforms(out) == transforms(stack / "alone.h5")
     assert contents(out) == contents(stack / "alone.h5")
+
+
+@pytest.mark.parametrize("form", ["bdv", "tif"])
+def test_each_slice_is_read_once_in_each_pass(tissue, tmp_path, monkeypatch, form):
+    """Most of them by a thread, before they are needed."""
+    reads, threads, read = Counter(), set(), TiffSeries.read
+
+    def counting(self, z):
+        reads[self.files[z]] += 1
+        threads.add(threading.current_thread().name.split("_")[0])
+        return read(self, z)
+
+    monkeypatch.setattr(TiffSeries, "read", counting)
+    out = tmp_path / ("out" if form == "tif" else "out.h5")
+    options = (*FAST, "--set", "neighbours.enabled=false", "--output-format", form)
+    finished(call("align", *inputs(tissue), out, *options))
+    assert {path.parent.name: n for path, n in reads.items()} == {"raw": 2, "pre": 1}
+    assert set(reads.values()) == {1, 2}
+    assert len(reads) == 48
+    assert "reading" in threads
+
+
+def test_each_raw_slice_is_read_once_for_its_pairs(tissue, tmp_path, monkeypatch):
+    from amst_hpc.passes import filters
+
+    reads, read = Counter(), TiffSeries.read
+
+    def counting(self, z):
+        reads[self.files[z].parent.name] += 1
+        return read(self, z)
+
+    monkeypatch.setattr(filters, "PLACES", 0)
+    monkeypatch.setattr(TiffSeries, "read", counting)
+    finished(call("align", *inputs(tissue), tmp_path / "out.h5", *FAST))
+    assert reads == {"raw": 3 * 24, "pre": 2 * 24}

@@ -30,6 +30,7 @@ def test_bad_slices_end_the_job_before_it_begins(tissue, tmp_path, kind):
         (["--range", "x"], "--range x: expected A:B"),
         (["--block", "4/3"], "--block 4/3: expected I/N with I from 1 to N"),
         (["--device", "9:9", "--set", "coarse.method=sift"], "coarse.device = '9:9': no such dev"),
+        (["--device", "9:9"], "coarse.device = '9:9': no such device"),  # XCORR: the pairs use it
         (["--config", "/no/such.toml"], "--config /no/such.toml: cannot be read"),
         (["--set", "output.layer=1", "--set", "output.levels=3"], "output.layer = 1: expected a m"),
         (["--set", "refine.parameter_file=/no/such"], "refine.parameter_file"),
