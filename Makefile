@@ -30,6 +30,7 @@ faults: .venv/installed-test  ## real faults on real slices; the full form: make
 
 bench: .venv/installed-test  ## speed and accuracy, against ../shared
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/bench.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/cost.py
 
 lint: .venv/installed-test  ## ruff and mypy
 	$(BIN)/ruff check .
