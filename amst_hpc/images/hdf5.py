@@ -1,4 +1,4 @@
-"""A dataset of an HDF5 file, or the first setup of a BigDataViewer file, as a stack."""
+"""A dataset of an HDF5 file, or a view of a BigDataViewer file, as a stack."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from amst_hpc.bdv.metadata import read_hdf5_path
 from amst_hpc.bdv.reading import VolumeReader
 from amst_hpc.config import InputError
 from amst_hpc.images.stack import (
     Header,
     SliceError,
-    Stack,
     file_stamp,
     first_line,
     is_constant_sample,
@@ -26,6 +24,8 @@ HDF5_SUFFIXES = (".h5", ".hdf5", ".hdf")
 
 class Hdf5Stack:
     """A (z, y, x) dataset of an HDF5 file."""
+
+    numbers: list[int] | None = None
 
     def __init__(self, path: Path, dataset: str, option: str) -> None:
         """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
@@ -42,6 +42,9 @@ class Hdf5Stack:
         if len(self.volume.shape) != 3:
             found = self.volume.shape
             raise InputError(f"{option} {self.source}: shape {found}, expected (z, y, x)")
+        if 0 in self.volume.shape:
+            found = self.volume.shape
+            raise InputError(f"{option} {self.source}: shape {found} (z, y, x) holds no pixels")
         self.dtype = self.volume.dtype.newbyteorder("=")
         self.names = [f"slice_{z:05d}.tif" for z in range(self.volume.shape[0])]
 
@@ -69,17 +72,3 @@ class Hdf5Stack:
     def stamp(self, z: int) -> str:
         """See `Stack`."""
         return f"{file_stamp(self.path)}#{z}"
-
-
-def open_hdf5(path: Path, dataset: str, source: str, option: str) -> Stack:
-    """BDV `.xml`, BDV `.h5` (its first setup, full size) or `file.h5:/dataset`."""
-    if not path.is_file():
-        raise InputError(f"{option} {path}: no such file")
-    if path.suffix.lower() == ".xml":
-        try:
-            path = read_hdf5_path(path)
-        except ValueError as error:
-            raise InputError(f"{option} {path}: {error}") from None
-        if not path.is_file():
-            raise InputError(f"{option} {source}: {path} does not exist")
-    return Hdf5Stack(path, dataset, option)
