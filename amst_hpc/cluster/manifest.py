@@ -1,9 +1,9 @@
 """Manifests: a table with one stack per line, for job arrays.
 
-TSV (or CSV, by the name) with a header line. Columns `raw`, `prealigned` and `output`; any further
-column is a setting, `section.key`, and an empty cell leaves it alone. Lines that start with # are
-notes. Relative paths start at the manifest's own folder. Stacks are counted from 1, as the array
-tasks are.
+A header line, then a line for each stack; tabs, semicolons or commas, as the header has them.
+Columns `raw`, `prealigned` and `output`; any further column is a setting, `section.key`, and an
+empty cell leaves it alone. Lines that start with # are notes. Relative paths start at the
+manifest's own folder. Stacks are counted from 1, as the array tasks are.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Entry:
 def read_manifest(path: Path) -> list[Entry]:
     """The stacks of a manifest. Raises `InputError`."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     rows = [
@@ -59,7 +59,8 @@ def read_manifest(path: Path) -> list[Entry]:
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.startswith("#")
     ]
-    delimiter = "," if path.suffix == ".csv" else "\t"
+    head = rows[0][1] if rows else ""
+    delimiter = next((mark for mark in "\t;," if mark in head), "\t")
     table = list(csv.reader((line for _, line in rows), delimiter=delimiter))
     if len(table) < 2:
         raise InputError(f"{path}: expected a header line ({', '.join(COLUMNS)}) and stacks")
@@ -130,7 +131,7 @@ def open_entry(entry: Entry, config: Config) -> Inputs:
     if config.output.format == "bdv" and entry.output.suffix != HDF5_SUFFIXES[0]:
         raise InputError(f"output {entry.output}: expected a name that ends in .h5")
     raw, prealigned = open_stack(entry.raw, "RAW"), open_stack(entry.prealigned, "PREALIGNED")
-    depth = common_depth(raw, prealigned, allow_mismatch=False)
+    depth = common_depth(raw, prealigned, False, config.input.pair_by)
     try:
         first = raw.header(0), prealigned.header(0)
     except SliceError as error:

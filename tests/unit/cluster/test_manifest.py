@@ -42,6 +42,18 @@ def test_comma_separated_by_its_name(folder: Path) -> None:
     assert read_manifest(path)[0].output == folder / "out.h5"
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("delimiter", ["\t", ";", ","])
+@pytest.mark.parametrize("name", ["stacks.csv", "stacks.tsv"])
+def test_tables_as_spreadsheets_write_them(
+    folder: Path, mark: str, delimiter: str, name: str
+) -> None:
+    lines = f"{mark}raw,prealigned,output,template.radius\nraw,pre,out.h5,5\n"
+    (entry,) = read_manifest(manifest(folder, lines.replace(",", delimiter), name))
+    assert (entry.raw, entry.output) == (str(folder / "raw"), folder / "out.h5")
+    assert entry.settings(None, []).template.radius == 5
+
+
 def test_it_reads_back_what_it_writes(folder: Path) -> None:
     entries = read_manifest(manifest(folder, HEADER + "raw\tpre\tout.h5\t5\n"))
     copy = folder / "deep" / "copy.tsv"
