@@ -11,7 +11,8 @@ from amst_hpc.images.pairing import common_depth, describe_numbers, slice_faults
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate
-from amst_hpc.registration.elastix import elastix_parameters
+from amst_hpc.registration.elastix import check_refine
+from amst_hpc.registration.elastix_trial import try_elastix
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,8 @@ def check_inputs(
 ) -> Report:
     """Check both stacks. Raises `InputError` where they cannot even be opened."""
     raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
-    elastix_parameters(config.refine)
+    check_refine(config.refine)
+    try_elastix(config.refine)
     faults, lines = [], []
     try:
         depth = common_depth(raw, prealigned, allow_mismatch, config.input.pair_by)

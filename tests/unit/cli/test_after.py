@@ -16,6 +16,12 @@ from spoilt import nothing_written, refused_at_once
         (["evaluate", "raw", "--method", "sfit"], "sfit"),
         (["evaluate", "raw", "--range", "x"], "--range x: expected A:B"),
         (["evaluate", "raw", "--range", "3:99"], "expected"),
+        (["evaluate", "raw", "--sigma", "1e9"], "--sigma 1000000000.0: expected a number from 0"),
+        (["evaluate", "raw", "--voxel-size-nm", "5,inf,5"], "--voxel-size-nm: expected three"),
+        (["status", "/"], "OUT /: expected the name of an output"),
+        (["verify", "/"], "OUT /: expected the name of an output"),
+        (["report", ".."], "OUT ..: expected the name of an output"),
+        (["merge", "/"], "OUT /: expected the name of an output"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
