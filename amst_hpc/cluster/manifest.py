@@ -18,7 +18,7 @@ from pathlib import Path
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import Inputs, Job, common_depth
+from amst_hpc.images.pairing import Inputs, Job, common_depth, refuse_other_numbers
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.journal import write_whole
 
@@ -131,7 +131,8 @@ def open_entry(entry: Entry, config: Config) -> Inputs:
     if config.output.format == "bdv" and entry.output.suffix != HDF5_SUFFIXES[0]:
         raise InputError(f"output {entry.output}: expected a name that ends in .h5")
     raw, prealigned = open_stack(entry.raw, "RAW"), open_stack(entry.prealigned, "PREALIGNED")
-    depth = common_depth(raw, prealigned, False, config.input.pair_by)
+    depth = common_depth(raw, prealigned, allow_mismatch=False)
+    refuse_other_numbers(raw, prealigned, config)
     try:
         first = raw.header(0), prealigned.header(0)
     except SliceError as error:

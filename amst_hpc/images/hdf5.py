@@ -71,4 +71,4 @@ class Hdf5Stack:
 
     def stamp(self, z: int) -> str:
         """See `Stack`."""
-        return f"{file_stamp(self.path)}#{z}"
+        return f"{file_stamp(self.path)}:/{self.volume.name}#{z}"

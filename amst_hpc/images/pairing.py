@@ -91,7 +91,6 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     Raises `InputError`.
     """
     raw, prealigned, depth = _open_both(job, config, comm)
-    _refuse_different_views(raw, prealigned, comm)
     for note in describe_numbers(raw, prealigned) if comm.rank == 0 else []:
         log.info("%s", note)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
@@ -128,8 +127,9 @@ def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Sta
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
     both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
     raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
-    allowed, pair_by = job.allow_count_mismatch, config.input.pair_by
-    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, allowed, pair_by))
+    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    _refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
 
 
@@ -187,13 +187,8 @@ def slice_faults(
     return faults
 
 
-def common_depth(
-    raw: Stack, prealigned: Stack, allow_mismatch: bool, pair_by: str = "number"
-) -> int:
-    """The slices that both stacks have.
-
-    pair_by : as in the settings. Raises `InputError` for other counts, or numbers in the names.
-    """
+def common_depth(raw: Stack, prealigned: Stack, allow_mismatch: bool) -> int:
+    """The slices that both stacks have. Raises `InputError` for different counts, and for none."""
     counts = len(raw.names), len(prealigned.names)
     if counts[0] != counts[1] and not allow_mismatch:
         raise InputError(
@@ -202,16 +197,21 @@ def common_depth(
         )
     if min(counts) == 0:
         raise InputError(f"RAW {raw.source}: no slices")
-    numbers = raw.numbers, prealigned.numbers
-    fault = number_fault(numbers[0], numbers[1]) if numbers[0] and numbers[1] else None
-    if fault and pair_by == "number":
+    return min(counts)
+
+
+def refuse_other_numbers(raw: Stack, prealigned: Stack, config: Config) -> None:
+    """Raises `InputError` where the numbers in the names are not those of the same slices."""
+    if raw.numbers is None or prealigned.numbers is None:
+        return
+    fault = number_fault(raw.numbers, prealigned.numbers)
+    if fault and config.input.pair_by == "number":
         z, why = fault
         raise InputError(
             f"RAW {raw.source} and PREALIGNED {prealigned.source}: the numbers disagree ({why}): "
             f"{raw.names[z]} beside {prealigned.names[z]}; expected those of the same slice "
             "(input.pair_by=position leaves the names alone)"
         )
-    return min(counts)
 
 
 def describe_numbers(raw: Stack, prealigned: Stack) -> list[str]:

@@ -7,7 +7,12 @@ from dataclasses import dataclass
 
 from amst_hpc.config import Config, InputError
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import common_depth, describe_numbers, slice_faults
+from amst_hpc.images.pairing import (
+    common_depth,
+    describe_numbers,
+    refuse_other_numbers,
+    slice_faults,
+)
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate
@@ -32,7 +37,8 @@ def check_inputs(
     try_elastix(config.refine)
     faults, lines = [], []
     try:
-        depth = common_depth(raw, prealigned, allow_mismatch, config.input.pair_by)
+        depth = common_depth(raw, prealigned, allow_mismatch)
+        refuse_other_numbers(raw, prealigned, config)
     except InputError as error:
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))

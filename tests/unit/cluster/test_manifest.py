@@ -96,6 +96,16 @@ def test_every_faulty_line_is_named(folder: Path) -> None:
         assert said in fault
 
 
+def test_stacks_whose_numbers_disagree_are_named(folder: Path) -> None:
+    (folder / "pre" / "1.tif").rename(folder / "pre" / "7.tif")
+    header = HEADER.replace("template.radius", "input.pair_by")
+    path = manifest(folder, f"{header}raw\tpre\ta.h5\t\nraw\tpre\tb.h5\tposition\n")
+    (fault,), (found,) = check_entries(read_manifest(path), None, [])
+    assert "line 2: RAW" in fault
+    assert "the numbers disagree" in fault
+    assert found.depth == 3
+
+
 def test_a_line_that_is_not_there(folder: Path) -> None:
     path = manifest(folder, HEADER + "raw\tpre\tout.h5\t\n")
     with pytest.raises(InputError, match="stack 2: expected 1 to 1"):

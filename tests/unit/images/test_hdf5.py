@@ -5,6 +5,7 @@ import numpy as np
 from series import check, refused
 
 from amst_hpc.bdv.metadata import write_xml
+from amst_hpc.images.opening import open_stack
 
 
 def test_hdf5_dataset(tmp_path, volume):
@@ -38,6 +39,15 @@ def test_signed_voxels_of_bigdataviewer_are_not_taken_for_uint16(tmp_path):
         file["s00/resolutions"] = np.ones((1, 3))
         file["s00"].attrs["dataType"] = "int16"
     refused(path, "dtype int16, expected uint8 or uint16")
+
+
+def test_another_dataset_has_another_stamp(tmp_path):
+    """A job that was begun with the one is not continued with the other."""
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = file["b"] = np.zeros((2, 4, 4), np.uint8)
+    stamps = [open_stack(f"{path}:/{name}", "RAW").stamp(1) for name in "ab"]
+    assert stamps[0] != stamps[1]
 
 
 def test_hdf5_files_without_the_stack(tmp_path):
