@@ -290,5 +290,6 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
                 check_layer(inputs, config.output)
 
         on_all_ranks(comm, check)
-        on_rank_0(comm, lambda: try_elastix(config.refine))
+        # on every rank: each loads elastix here that would load it for its first slice
+        on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield

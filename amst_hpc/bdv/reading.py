@@ -17,8 +17,8 @@ VIEW = re.compile(r"/?t([0-9]{5,})/s([0-9]{2,})/[0-9]+/cells")
 def list_views(path: Path) -> list[tuple[int, int]]:
     """(timepoint, setup) of each volume of a BigDataViewer file. Raises OSError."""
     with h5py.File(path, "r") as file:
-        times = [t for t in file if re.fullmatch("t[0-9]{5,}", t) and hasattr(file[t], "keys")]
-        names = [f"{t}/{s}/0/cells" for t in times for s in file[t]]
+        times = [t for t in file if re.fullmatch("t[0-9]{5,}", t)]
+        names = [f"{t}/{s}/0/cells" for t in times for s in getattr(file.get(t), "keys", list)()]
         return [(int(m[1]), int(m[2])) for n in names if (m := VIEW.fullmatch(n)) and n in file]
 
 

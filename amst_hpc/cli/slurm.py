@@ -78,5 +78,6 @@ def status(
     with errors():
         from amst_hpc.cluster.status import show, table
 
-        found = show(output_file(path))
+        path = output_file(path)
+        found = show(path)
     typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))

@@ -61,7 +61,10 @@ def read_manifest(path: Path) -> list[Entry]:
     ]
     head = rows[0][1] if rows else ""
     delimiter = next((mark for mark in "\t;," if mark in head), "\t")
-    table = list(csv.reader((line for _, line in rows), delimiter=delimiter))
+    try:
+        table = list(csv.reader((line for _, line in rows), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path}: expected a table ({error})") from None
     if len(table) < 2:
         raise InputError(f"{path}: expected a header line ({', '.join(COLUMNS)}) and stacks")
     header = [name.strip() for name in table[0]]

@@ -29,6 +29,9 @@ def order_files(files: Iterable[Path]) -> tuple[list[Path], list[str]]:
     if len(set(names)) < len(names):
         common = os.path.commonpath([path.parent for path in found])
         names = [str(path.relative_to(common)).replace(os.sep, "_") for path in found]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise InputError(f"two slices would be named {twice}; expected other names")
     return found, names
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from amst_hpc.config import InputError
+from amst_hpc.config import PASSING_ERRORS, InputError
 from amst_hpc.images.bdv_view import find_view
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES, Hdf5Stack
 from amst_hpc.images.names import order_files
@@ -33,8 +34,20 @@ def open_stacks(sources: Sequence[tuple[str, str]], comm: Communicator) -> list[
 def _find_pages(source: str, option: str) -> Pages | None:
     """None if it is no file of TIFF pages."""
     path = Path(source)
-    is_file = path.suffix.lower() in TIFF_SUFFIXES and path.is_file()
-    return look_at_pages(path, option) if is_file else None
+    with _reachable(source, option):
+        is_file = path.suffix.lower() in TIFF_SUFFIXES and path.is_file()
+        return look_at_pages(path, option) if is_file else None
+
+
+@contextmanager
+def _reachable(source: str, option: str) -> Iterator[None]:
+    """A name that is too long, a folder that may not be read: `InputError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in PASSING_ERRORS:
+            raise
+        raise InputError(f"{option} {source}: cannot be read ({error.strerror})") from None
 
 
 def open_stack(source: str, option: str, pages: Pages | None = None) -> Stack:
@@ -42,6 +55,11 @@ def open_stack(source: str, option: str, pages: Pages | None = None) -> Stack:
 
     pages : of a TIFF file, where they are known. Raises `InputError`.
     """
+    with _reachable(source, option):
+        return _open(source, option, pages)
+
+
+def _open(source: str, option: str, pages: Pages | None) -> Stack:
     inside = INSIDE.fullmatch(source)
     name = inside[1] if inside and not Path(source).exists() else source
     suffix = Path(name).suffix.lower()

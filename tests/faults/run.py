@@ -55,7 +55,8 @@ SETTINGS = ("coarse.method=xcorr", "output.layer=2", "output.levels=2", "output.
 ABORT_SECONDS = 10
 DISK = "24m"
 """The file has 15 MB: all that HDF5 allocates begins at a whole MiB."""
-EXAMPLES = 5000
+EXAMPLES = 1700
+"""TIFF files in each of the three tests of them: some 5,000."""
 FULL = 10
 """From so many moments on, all kills hit jobs that register with elastix (it starts slowly)."""
 

@@ -162,7 +162,7 @@ def test_spaces_in_the_xml_do_not_count(out):
 
 
 def test_nothing_to_verify(out, tmp_path):
-    for path in (tmp_path / "gone.h5", out.with_suffix(".xml")):
+    for path in (tmp_path / "gone.h5", out.with_suffix(".settings.xml")):
         ended = call("verify", path)
         assert ended.code == 2
         assert len(ended.faults) == 1

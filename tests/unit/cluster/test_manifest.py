@@ -72,6 +72,7 @@ def test_it_reads_back_what_it_writes(folder: Path) -> None:
         ("raw\tprealigned\toutput\tradius\na\tb\tc\td\n", "column 'radius'"),
         (HEADER + "raw\t\tout.h5\t\n", "line 2: prealigned is empty"),
         (HEADER + "raw\tpre\tout.h5\t1\t2\n", "line 2: 5 cells, expected 4"),
+        (HEADER + "raw\tpre\t" + "o" * 200_000 + "\t\n", "expected a table .field larger than"),
     ],
 )
 def test_a_table_that_is_none_is_refused(folder: Path, text: str, said: str) -> None:

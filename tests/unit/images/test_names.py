@@ -60,6 +60,15 @@ def test_folders_follow_one_another_and_names_stay_apart():
     assert order(*reversed(names)) == [Path(name).name for name in names]
 
 
+def test_names_that_no_folder_keeps_apart_are_refused():
+    names = [f"{part}_{z}.tif" for part in ("a/b", "a_b/x", "a/b_x") for z in range(3)]
+    assert refused(*names, *[f"a_b/{z}.tif" for z in (7, 8, 9)], *[f"a/{z}.tif" for z in (7, 8, 9)])
+    names = [f"{part}{z}.tif" for part in ("a/b_", "a_b/") for z in range(3)]
+    assert order(*names) == sorted(Path(name).name for name in names)
+    names += [f"c/{z}.tif" for z in range(3)]
+    assert refused(*names) == "two slices would be named a_b_0.tif; expected other names"
+
+
 def test_names_in_another_encoding_are_refused():
     assert "\\udce4_1.tif': expected a name in UTF-8" in refused("a_0.tif", "\udce4_1.tif")
 

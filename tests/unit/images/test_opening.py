@@ -30,6 +30,8 @@ def test_sources_that_are_not_there(tmp_path):
     refused(tmp_path / "gone.tif", "RAW .*gone.tif: no such file or folder")
     refused(tmp_path / "gone.h5:/data", "RAW .*gone.h5: no such file")
     refused(tmp_path / "gone_*.tif", "holds no .tif slices")
+    refused(tmp_path / ("a" * 300), "RAW .*aaa: cannot be read .File name too long.")
+    refused(tmp_path / f"{'a' * 300}.tif", "RAW .*aaa.tif: cannot be read .File name too long.")
     (tmp_path / "empty").mkdir()
     refused(tmp_path / "empty", "PREALIGNED .*empty: holds no .tif slices", "PREALIGNED")
     (tmp_path / "image.png").touch()
