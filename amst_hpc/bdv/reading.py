@@ -51,7 +51,7 @@ class VolumeReader:
             raise LookupError(f"no dataset /{name}; it holds {', '.join(names[:6]) or 'none'}")
         self._file, self._dataset = file, found
         self.name = name
-        self.shape: tuple[int, ...] = found.shape
+        self.shape: tuple[int, ...] = found.shape or ()  # None where it holds nothing
         self.dtype = np.dtype(np.uint16) if _is_legacy(found) else found.dtype
 
     def read(self, z: int) -> Image:

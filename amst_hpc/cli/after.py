@@ -9,6 +9,7 @@ import typer
 
 from amst_hpc.cli.options import (
     EXIT_FAILED,
+    check_out,
     errors,
     output_file,
     parse_area,
@@ -69,6 +70,7 @@ def evaluate(
         from amst_hpc.quality import evaluate as evaluation
         from amst_hpc.quality import figures
 
+        on_all_ranks(comm, lambda: check_out(out))
         wanted = on_all_ranks(
             comm,
             lambda: evaluation.EvaluationOptions(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -119,6 +120,12 @@ def named(out: Path) -> Path:
     if out.name in ("", ".."):
         raise InputError(f"OUT {out}: expected the name of an output")
     return out
+
+
+def check_out(name: Path | None) -> None:
+    """Raises `InputError` where no NAME.csv can be written."""
+    if name is not None and not os.access(named(name).absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(f"--out {name}: the folder is not there, or not writable")
 
 
 def output_file(out: Path) -> Path:

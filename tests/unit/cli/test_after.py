@@ -18,6 +18,8 @@ from spoilt import nothing_written, refused_at_once
         (["evaluate", "raw", "--range", "3:99"], "expected"),
         (["evaluate", "raw", "--sigma", "1e9"], "--sigma 1000000000.0: expected a number from 0"),
         (["evaluate", "raw", "--voxel-size-nm", "5,inf,5"], "--voxel-size-nm: expected three"),
+        (["evaluate", "raw", "--out", "no/name"], "--out no/name: the folder is not there"),
+        (["evaluate", "raw", "--out", "/"], "OUT /: expected the name of an output"),
         (["status", "/"], "OUT /: expected the name of an output"),
         (["verify", "/"], "OUT /: expected the name of an output"),
         (["report", ".."], "OUT ..: expected the name of an output"),

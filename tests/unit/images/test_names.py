@@ -61,11 +61,7 @@ def test_folders_follow_one_another_and_names_stay_apart():
 
 
 def test_names_that_no_folder_keeps_apart_are_refused():
-    names = [f"{part}_{z}.tif" for part in ("a/b", "a_b/x", "a/b_x") for z in range(3)]
-    assert refused(*names, *[f"a_b/{z}.tif" for z in (7, 8, 9)], *[f"a/{z}.tif" for z in (7, 8, 9)])
-    names = [f"{part}{z}.tif" for part in ("a/b_", "a_b/") for z in range(3)]
-    assert order(*names) == sorted(Path(name).name for name in names)
-    names += [f"c/{z}.tif" for z in range(3)]
+    names = [f"{part}{z}.tif" for part in ("a/b_", "a_b/", "c/") for z in range(3)]
     assert refused(*names) == "two slices would be named a_b_0.tif; expected other names"
 
 
