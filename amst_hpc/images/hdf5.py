@@ -30,6 +30,7 @@ class Hdf5Stack:
     def __init__(self, path: Path, dataset: str, option: str) -> None:
         """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
         self.path = path
+        self.files = [path]
         try:
             self.volume = VolumeReader(path, dataset)
         except OSError as error:

@@ -123,12 +123,20 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
             )
 
 
+def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
+    """Raises `InputError` for an output that is the one file of an input, by whatever name."""
+    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+        if len(stack.files) == 1 and job.out.exists() and job.out.samefile(stack.files[0]):
+            raise InputError(f"OUT {job.out}: is {option} {stack.source}; expected another")
+
+
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
     both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
     raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     _refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
     on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
 

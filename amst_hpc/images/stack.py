@@ -34,6 +34,8 @@ class Stack(Protocol):
 
     source: str
     names: list[str]
+    files: list[Path]
+    """That are read."""
     numbers: list[int] | None
     """Of the slices, where they are files whose names count them."""
 
@@ -81,7 +83,8 @@ class Averaged:
 
     def __init__(self, stack: Stack, factor: int) -> None:
         self.stack, self.factor = stack, factor
-        self.source, self.names, self.numbers = stack.source, stack.names, stack.numbers
+        self.source, self.names = stack.source, stack.names
+        self.files, self.numbers = stack.files, stack.numbers
 
     def header(self, z: int) -> Header:
         """See `Stack`."""

@@ -122,6 +122,7 @@ class TiffPages:
     def __init__(self, path: Path, option: str, pages: Pages | None = None) -> None:
         """pages : as rank 0 found them; None: look. Raises `InputError`."""
         self.path = path
+        self.files = [path]
         self.source = str(path)
         self.pages = pages or look_at_pages(path, option)
         if path.stat().st_size != self.pages.size:

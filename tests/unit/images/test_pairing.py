@@ -3,11 +3,13 @@
 import dataclasses
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from mpi4py import MPI
 from stacks import SHAPE, inputs, read_stack
 
+from amst_hpc.bdv.metadata import write_xml
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.pairing import Job, open_inputs, prepare_preview
 
@@ -81,3 +83,20 @@ def test_numbers_from_one_and_gaps_are_mentioned(job, tmp_path, caplog):
         "PREALIGNED: numbers after p_10.tif: 3 missing",
         "PREALIGNED p_1.tif belongs to RAW r_0.tif, and so on",
     ]
+
+
+@pytest.mark.parametrize(
+    "source", ["pre.h5", "pre.xml", "pre.h5:setup=0", "pre.h5:/t00000/s00/0/cells"]
+)
+def test_an_output_that_is_an_input_is_refused(job, tmp_path, source):
+    """By its XML, by a view of it and through a link, too."""
+    with h5py.File(tmp_path / "pre.h5", "w") as file:
+        file["t00000/s00/0/cells"] = read_stack(Path(job.prealigned))
+    write_xml(tmp_path / "pre.xml", tmp_path / "pre.h5", ())
+    (tmp_path / "link.h5").symlink_to("pre.h5")
+    for name in ("pre.h5", "link.h5"):
+        found = dataclasses.replace(
+            job, prealigned=f"{tmp_path}/{source}", out=tmp_path / name, overwrite=True
+        )
+        with pytest.raises(InputError, match=rf"OUT .*{name}: is PREALIGNED .*; expected another"):
+            open_inputs(found, Config(), MPI.COMM_SELF)
