@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +26,8 @@ from amst_hpc.transform import Image
 TIFF_SUFFIXES = (".tif", ".tiff")
 GREY = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
 PHOTOMETRIC_TAG = 262
+SHAPE = re.compile(r'.*?"?shape"?[=:] *[\[(]([0-9, ]+)[\])]', re.DOTALL)
+"""In a description of tifffile's."""
 LARGEST = 2**31
 """Pixels of a slice; a header that names more is damaged."""
 
@@ -62,12 +65,12 @@ def _check_extent(page: tifffile.TiffPage, size: int, name: str) -> None:
         raise SliceError(f"{name}: damaged, not all of its strips are there")
 
 
-def promised_pixels(tiff: tifffile.TiffFile) -> int:
-    """Of all slices, by the description of ImageJ or tifffile; 0 where there is none."""
+def promised_pixels(tiff: tifffile.TiffFile, pages: Iterable[tifffile.TiffPage]) -> int:
+    """Of all slices, by what ImageJ or tifffile wrote into the descriptions; 0 for nothing."""
     if tiff.is_imagej:
         return int((tiff.imagej_metadata or {}).get("images", 1)) * tiff.pages.first.size
-    series = (tiff.shaped_metadata or ()) if tiff.is_shaped else ()
-    return sum(math.prod(each.get("shape", ())) for each in series)
+    shapes = [SHAPE.match(str(page.shaped_description or "")) for page in pages]
+    return sum(math.prod(map(int, re.findall("[0-9]+", found[1]))) for found in shapes if found)
 
 
 def read_page(page: tifffile.TiffPage) -> Image:
@@ -124,7 +127,7 @@ class TiffSeries:
         path = self.files[z]
         with reading(str(path), "not a readable TIFF"), tifffile.TiffFile(path) as tiff:
             page = tiff.pages.first
-            count = max(len(tiff.pages), promised_pixels(tiff) // max(1, page.size))
+            count = max(len(tiff.pages), promised_pixels(tiff, [page]) // max(1, page.size))
             if count != 1:
                 raise SliceError(f"{path}: {count} pages, expected one slice per file")
             return check_page(page, path.stat().st_size, str(path))

@@ -7,6 +7,7 @@ reads the tags of that page itself, so that no page is read by those of another.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,7 +56,7 @@ def look_at_pages(path: Path, option: str) -> Pages:
     try:
         with tifffile.TiffFile(path) as tiff:
             offsets = _walk(tiff, size)
-            depth = _count_slices(tiff, len(offsets))
+            depth = _count_slices(tiff, offsets)
             first = tiff.series[0]
             volume = int(first.dataoffset or 0) if depth > len(offsets) == 1 else 0
             end = volume + int(np.prod(first.shape)) * np.dtype(first.dtype).itemsize
@@ -88,7 +89,13 @@ def _walk(tiff: tifffile.TiffFile, size: int) -> tuple[int, ...]:
     return tuple(offsets)
 
 
-def _count_slices(tiff: tifffile.TiffFile, pages: int) -> int:
+def page_at(tiff: tifffile.TiffFile, z: int, offset: int) -> tifffile.TiffPage:
+    """Page z, by its own tags, which stand at `offset`."""
+    tiff.filehandle.seek(offset)
+    return tifffile.TiffPage(tiff, z)
+
+
+def _count_slices(tiff: tifffile.TiffFile, offsets: Sequence[int]) -> int:
     """Slices of all its series. Raises `InputError` for colours, channels and the like."""
     depth = 0
     for series in tiff.series:
@@ -102,9 +109,13 @@ def _count_slices(tiff: tifffile.TiffFile, pages: int) -> int:
         if series.kind == "ome":
             _check_order(series, tiff)
         depth += 1 if len(shape) == 2 else shape[0]
-    if promised_pixels(tiff) > sum(series.size for series in tiff.series):
+    # where tifffile could not follow its own descriptions, each of them is looked at
+    followed = not tiff.is_shaped or all(s.kind == "shaped" for s in tiff.series)
+    told = () if followed else enumerate(offsets)
+    promised = promised_pixels(tiff, (page_at(tiff, *each) for each in told))
+    if promised > sum(series.size for series in tiff.series):
         raise InputError("cut short, it does not hold all slices that its description names")
-    return max(depth, pages)
+    return max(depth, len(offsets))
 
 
 def _check_order(series: tifffile.TiffPageSeries, tiff: tifffile.TiffFile) -> None:
@@ -139,8 +150,7 @@ class TiffPages:
         """Of slice z, by its own tags."""
         if self.pages.volume:
             return tiff.pages.first
-        tiff.filehandle.seek(self.pages.offsets[z])
-        return tifffile.TiffPage(tiff, z)
+        return page_at(tiff, z, self.pages.offsets[z])
 
     def header(self, z: int) -> Header:
         """See `Stack`."""

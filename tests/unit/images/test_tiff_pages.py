@@ -147,6 +147,17 @@ def test_one_page_and_the_pixels_of_all(tmp_path, volume, imagej, byteorder):
     refused(path, "cut short")
 
 
+def test_one_page_that_does_not_fit_its_description(tmp_path, volume):
+    """A changed width: tifffile then knows the first slice alone."""
+    path = tmp_path / "stack.tif"
+    for appended in ([volume], [volume[:1], volume[1:]]):
+        append(path, appended)
+        if len(appended) == 1:
+            one_page(path)
+        set_tag(path, 256, volume.shape[2] - 1, page=0)
+        refused(path, "cut short, it does not hold all slices that its description names")
+
+
 def test_pages_in_a_circle(tmp_path, volume, caplog):
     path = tmp_path / "stack.tif"
     append(path, volume)
