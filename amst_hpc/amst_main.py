@@ -7,11 +7,14 @@ was cut off continues where it was.
 
 from __future__ import annotations
 
+import glob
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tomlkit
 
 from amst_hpc.config import InputError
@@ -96,16 +99,16 @@ def amst_align(
     elastix_params: Mapping[str, Any] | None = None,
     coarse_alignment: str | None = "SIFT",
     sift_sigma: float | None = None,
-    sift_downsample: Sequence[int] | int | None = None,
+    sift_downsample: Sequence[float] | float | None = None,
     n_workers: int = 8,
     n_workers_sift: int = 1,  # noqa: ARG001
-    sift_devicetype: str = "GPU",
-    compute_range: slice = slice(None),
+    sift_devicetype: str | None = "GPU",
+    compute_range: slice | None = slice(None),
     verbose: bool = False,  # noqa: ARG001
     write_intermediates: bool = False,
     raw_pattern: str = "*.tif",
     pre_pattern: str = "*.tif",
-    compression: int = 0,
+    compression: int | None = 0,
 ) -> None:
     """Align the TIFF slices of `raw_folder` into `target_folder`; parameters as in the original.
 
@@ -117,13 +120,13 @@ def amst_align(
     be registered are named in `target_folder.amst/slices.csv`.
     """
     tables = {
-        "template": {"radius": median_radius},
+        "template": {"radius": _whole(median_radius)},
         "registration": {"working_size": 0},
         "coarse": {
             "method": {"SIFT": "sift", None: "none"}.get(coarse_alignment, "xcorr"),
             "sigma": float(sift_sigma or 0),
             "downsample": _one_factor(sift_downsample),
-            "device": "cpu" if sift_devicetype.upper() == "CPU" else "auto",
+            "device": "cpu" if (sift_devicetype or "").upper() == "CPU" else "auto",
         },
         "refine": {
             "elastix": _elastix(
@@ -133,56 +136,60 @@ def amst_align(
         "neighbours": {"enabled": False},
         "output": {
             "format": "tif",
-            "compression": compression,
-            "intermediates": write_intermediates,
+            "compression": _whole(compression or 0),
+            "intermediates": bool(write_intermediates),
         },
     }
+    sources = [
+        os.path.join(glob.escape(os.fspath(folder)), pattern)  # noqa: PTH118 (no .. resolved)
+        for folder, pattern in ((raw_folder, raw_pattern), (pre_alignment_folder, pre_pattern))
+    ]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
-        write_whole(config, tomlkit.dumps(tables))
-        sources = [
-            str(Path(raw_folder) / raw_pattern),
-            str(Path(pre_alignment_folder) / pre_pattern),
-        ]
-        options = [
-            "--config",
-            str(config),
-            "--range",
-            _range_text(compute_range, Path(raw_folder), raw_pattern),
-        ]
-        options += ["--allow-count-mismatch"]
-        code = launch(n_workers, ["align", *sources, str(target_folder), *options])
+        write_whole(config, tomlkit.dumps(_plain(tables)))
+        options = ["--config", str(config), "--allow-count-mismatch"]
+        options += ["--range", _range_text(compute_range, sources)]
+        code = launch(int(n_workers), ["align", *sources, str(target_folder), *options])
     if code == 2:
         raise InputError("amst_align: bad input, see the line above")
     if code not in (0, 3):
         raise RuntimeError(f"amst_align: the alignment ended with exit code {code}, see above")
 
 
-def _one_factor(downsample: Sequence[int] | int | None) -> int:
+def _plain(value: Any) -> Any:
+    """Numbers and arrays of numpy as Python's own, tuples as lists; what is None is left out."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _whole(value: Any) -> Any:
+    """2.0 as 2; anything else as it is."""
+    plain = _plain(value)
+    return int(plain) if isinstance(plain, float) and plain.is_integer() else plain
+
+
+def _one_factor(downsample: Any) -> Any:
     """The factor of `sift_downsample`, which the original gives per axis."""
-    factors = (
-        {1}
-        if downsample is None
-        else {downsample}
-        if isinstance(downsample, int)
-        else set(downsample)
-    )
+    factors = {_whole(factor) for factor in np.atleast_1d(1 if downsample is None else downsample)}
     if len(factors) != 1:
         raise InputError(f"sift_downsample = {downsample}: expected the same factor for both axes")
-    return int(factors.pop())
+    return factors.pop()
 
 
 def _elastix(parameters: Mapping[str, Any]) -> Parameters:
     """Without the parameters of the result image, which is not made by elastix here."""
-    kept = {name: value for name, value in parameters.items() if name not in IMAGE_FILE_KEYS}
-    return {
-        name: list(value) if isinstance(value, tuple) else value for name, value in kept.items()
-    }
+    return {name: value for name, value in parameters.items() if name not in IMAGE_FILE_KEYS}
 
 
-def _range_text(part: slice, folder: Path, pattern: str) -> str:
-    """`--range` of a slice of the list of raw files, counted from the end where negative."""
-    start, stop, step = part.indices(len(list(folder.glob(pattern))))
+def _range_text(part: slice | None, sources: Sequence[str]) -> str:
+    """`--range` of a slice of the list of files that both stacks have, counted from the end where
+    negative.
+    """
+    count = min(len(glob.glob(source)) for source in sources)  # noqa: PTH207 (as align does)
+    start, stop, step = (slice(None) if part is None else part).indices(count)
     if step != 1:
         raise InputError(f"compute_range = {part}: expected a step of 1")
-    return f"{start}:{stop}"
+    return f"{start}:{stop}" if count else ":"

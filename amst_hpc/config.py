@@ -12,11 +12,13 @@ import errno
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import tomlkit
+
+from amst_hpc.elastix_defaults import ELASTIX
 
 
 class InputError(Exception):
@@ -29,42 +31,6 @@ class InputError(Exception):
 PASSING_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETIMEDOUT)
 """Faults of a file system that another start may not meet: no fault of the input (exit code 1)."""
 
-ELASTIX: Mapping[str, Any] = MappingProxyType(
-    {
-        "Transform": "AffineTransform",
-        "Metric": "AdvancedMattesMutualInformation",
-        "NumberOfHistogramBins": 32,
-        "Optimizer": "AdaptiveStochasticGradientDescent",
-        "AutomaticScalesEstimation": False,
-        "MaximumNumberOfIterations": 100,
-        "MaximumStepLength": 1,
-        "NumberOfResolutions": 1,
-        "ImagePyramidSchedule": [1, 1],
-        "FixedImagePyramid": "FixedSmoothingImagePyramid",
-        "MovingImagePyramid": "MovingSmoothingImagePyramid",
-        "ImageSampler": "RandomCoordinate",
-        "NumberOfSpatialSamples": 2048,
-        "NewSamplesEveryIteration": True,
-        "NumberOfSamplesForExactGradient": 4096,
-        "Interpolator": "LinearInterpolator",
-        "RandomSeed": 1,
-    }
-)
-"""Affine parameters of Hennies et al., Sci Rep 10, 2004 (2020), one resolution for its three, since
-the coarse step has settled the whole pixel: as exact in a third of the time
-(benchmarks/RESULTS.md). What is not named here is elastix' own default.
-"""
-
-FAR: Mapping[str, Any] = MappingProxyType(
-    {
-        "MaximumNumberOfIterations": 200,
-        "MaximumStepLength": [4, 1],
-        "NumberOfResolutions": 2,
-        "ImagePyramidSchedule": [4, 4, 1, 1],
-    }
-)
-"""What takes the place of `ELASTIX` for a slice that is turned or stretched by several pixels."""
-
 
 def _field(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
@@ -76,13 +42,29 @@ def _require(section: str, key: str, value: object, ok: bool, expected: str) -> 
 
 
 @dataclass(frozen=True)
+class Input:
+    """Which slice of PREALIGNED belongs to which of RAW."""
+
+    pair_by: str = _field(
+        "number",
+        "number: in their order, and the numbers in the names of both must not disagree; position: "
+        "in their order, whatever the names say",
+    )
+
+    def __post_init__(self) -> None:
+        ok = self.pair_by in ("number", "position")
+        _require("input", "pair_by", self.pair_by, ok, "number or position")
+
+
+@dataclass(frozen=True)
 class Template:
     """The fixed image of each slice: median along z of the pre-aligned slices."""
 
     radius: int = _field(7, "slices on each side of the slice that enter the median")
 
     def __post_init__(self) -> None:
-        _require("template", "radius", self.radius, self.radius >= 1, "a whole number >= 1")
+        ok = 1 <= self.radius <= 1000
+        _require("template", "radius", self.radius, ok, "a whole number from 1 to 1000")
 
 
 @dataclass(frozen=True)
@@ -118,8 +100,9 @@ class Coarse:
     def __post_init__(self) -> None:
         methods = ("sift", "xcorr", "none")
         _require("coarse", "method", self.method, self.method in methods, "sift, xcorr or none")
-        _require("coarse", "sigma", self.sigma, self.sigma >= 0, "a number >= 0")
-        _require("coarse", "downsample", self.downsample, self.downsample >= 1, "a number >= 1")
+        _require("coarse", "sigma", self.sigma, 0 <= self.sigma <= 100, "a number from 0 to 100")
+        ok = 1 <= self.downsample <= 64
+        _require("coarse", "downsample", self.downsample, ok, "a number from 1 to 64")
 
 
 @dataclass(frozen=True)
@@ -237,6 +220,7 @@ class Output:
 class Config:
     """All settings of a run."""
 
+    input: Input = dataclasses.field(default_factory=Input)
     template: Template = dataclasses.field(default_factory=Template)
     registration: Registration = dataclasses.field(default_factory=Registration)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
@@ -247,6 +231,7 @@ class Config:
 
 
 SECTIONS: dict[str, type] = {
+    "input": Input,
     "template": Template,
     "registration": Registration,
     "coarse": Coarse,
@@ -266,7 +251,7 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     tree: dict[str, Any] = {}
     if path is not None:
         try:
-            tree = tomllib.loads(path.read_text())
+            tree = read_toml(path)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--config {path}: cannot be read ({error})") from None
         except tomllib.TOMLDecodeError as error:
@@ -274,6 +259,14 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Conf
     for text in overrides:
         _merge(tree, text)
     return from_tree(tree)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """A TOML file, with or without a byte order mark.
+
+    Raises OSError, UnicodeDecodeError, TOMLDecodeError.
+    """
+    return tomllib.loads(path.read_text(encoding="utf-8-sig"))
 
 
 def _merge(tree: dict[str, Any], text: str) -> None:
@@ -319,41 +312,40 @@ def _build(section: str, cls: type, table: object) -> Any:
     return cls(**values)
 
 
+def _is_plain(value: object) -> bool:
+    """True for a text, a truth value or a finite number."""
+    return isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_number(value: object, whole: bool) -> bool:
+    return _is_plain(value) and not isinstance(value, bool | str | (float if whole else bool))
+
+
 def _convert(section: str, key: str, default: object, value: Any) -> Any:
     """`value` as the type of `default`; lists become tuples."""
     if isinstance(default, tuple):
         _require(section, key, value, isinstance(value, list | tuple), "a list")
         value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        wanted = int if key == "factors" else int | float
+        deep = key == "factors"
         flat = [x for v in value for x in (v if isinstance(v, tuple) else (v,))]
-        nested = all(isinstance(v, tuple) == (key == "factors") for v in value)
-        good = nested and all(isinstance(x, wanted) and not isinstance(x, bool) for x in flat)
-        _require(
-            section,
-            key,
-            value,
-            good,
-            "a list of [z, y, x] numbers" if key == "factors" else "numbers",
-        )
+        nested = all(isinstance(v, tuple) == deep for v in value)
+        good = nested and all(_is_number(x, whole=deep) for x in flat)
+        expected = "a list of [z, y, x] numbers" if deep else "numbers"
+        _require(section, key, value, good, expected)
         return value
     if isinstance(default, Mapping):
         _require(section, key, value, isinstance(value, Mapping), "a table of names and values")
         for name, item in value.items():
-            simple = all(isinstance(x, bool | int | float | str) for x in as_list(item))
-            _require(
-                section,
-                f"{key}.{name}",
-                item,
-                simple and as_list(item) != [],
-                "a value or a list of values",
-            )
+            good = as_list(item) != [] and all(_is_plain(x) for x in as_list(item))
+            expected = "a value or a list of values, numbers not endless"
+            _require(section, f"{key}.{name}", item, good, expected)
         return dict(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[
         type(default)
     ]
-    _require(section, key, value, type(value) is type(default) and value == value, kind)
+    _require(section, key, value, type(value) is type(default) and _is_plain(value), kind)
     return value
 
 

@@ -46,6 +46,7 @@ from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.registration.elastix import check_refine
+from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.mending import apply_overrides, hide
 from amst_hpc.registration.solve import solve
@@ -290,4 +291,6 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
                 check_layer(inputs, config.output)
 
         on_all_ranks(comm, check)
+        # on every rank: each loads elastix here that would load it for its first slice
+        on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield

@@ -1,7 +1,7 @@
 """The cost model of this machine: `python benchmarks/cost.py [--cores N] [--edge PX]`.
 
 Part of `make bench`. Seconds per slice and core = a + b x megapixels, stage by stage, fitted to
-jobs of one rank on slices of 0.25, 1, 4 and 16 megapixels (noisy blobs, moved by a few pixels), with
+jobs of one rank on slices of 0.25, 1, 4 and 16 megapixels (noisy blobs, moved by some pixels), with
 the default settings. The original took 1.9 s at 512x512, 2.3 s at 600x800, 5.0 s at 1340x1780.
 """
 

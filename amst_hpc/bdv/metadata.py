@@ -21,6 +21,11 @@ def cells(level: int) -> str:
     return f"t00000/{SETUP}/{level}/cells"
 
 
+def view_name(timepoint: int, setup: int) -> str:
+    """Name of the dataset of a view, full size."""
+    return f"t{timepoint:05d}/s{setup:02d}/0/cells"
+
+
 def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -> None:
     """The BigDataViewer XML of a complete file in the same folder.
 
@@ -48,17 +53,6 @@ def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -
         enforce_consistency=False,
     )
     temporary.replace(xml_path)
-
-
-def read_hdf5_path(xml_path: Path) -> Path:
-    """The HDF5 file that an XML names. Raises ValueError if it is no XML or names none."""
-    try:
-        text = ElementTree.parse(xml_path).findtext("./SequenceDescription/ImageLoader/hdf5")
-    except ElementTree.ParseError as error:
-        raise ValueError(f"not valid XML ({error})") from None
-    if not text:
-        raise ValueError("names no HDF5 file, expected a BigDataViewer XML")
-    return xml_path.parent / text
 
 
 def read_voxel_size_nm(xml_path: Path) -> tuple[float, ...]:

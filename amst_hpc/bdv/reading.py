@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import h5py
@@ -10,9 +11,30 @@ import numpy as np
 from amst_hpc.bdv.metadata import cells
 from amst_hpc.transform import Block
 
+VIEW = re.compile(r"/?t([0-9]{5,})/s([0-9]{2,})/[0-9]+/cells")
+
+
+def list_views(path: Path) -> list[tuple[int, int]]:
+    """(timepoint, setup) of each volume of a BigDataViewer file. Raises OSError."""
+    with h5py.File(path, "r") as file:
+        times = [t for t in file if re.fullmatch("t[0-9]{5,}", t)]
+        names = [f"{t}/{s}/0/cells" for t in times for s in getattr(file.get(t), "keys", list)()]
+        return [(int(m[1]), int(m[2])) for n in names if (m := VIEW.fullmatch(n)) and n in file]
+
+
+def _is_legacy(dataset: h5py.Dataset) -> bool:
+    """True for BigDataViewer's int16 of old, which holds the bits of uint16."""
+    view = VIEW.fullmatch(dataset.name)
+    if dataset.dtype != np.int16 or not view:
+        return False
+    said = (
+        dataset.file[f"s{view[2]}"].attrs.get("dataType") if f"s{view[2]}" in dataset.file else None
+    )
+    return said not in ("int16", b"int16")
+
 
 class VolumeReader:
-    """A (z, y, x) dataset; 16 bits that were stored as int16 (`output.legacy`) come as uint16."""
+    """A (z, y, x) dataset; BigDataViewer's int16 is uint16 unless it says otherwise."""
 
     def __init__(self, path: Path, dataset: str = "") -> None:
         """dataset : its name; empty: BigDataViewer's first setup, full size.
@@ -29,8 +51,8 @@ class VolumeReader:
             raise LookupError(f"no dataset /{name}; it holds {', '.join(names[:6]) or 'none'}")
         self._file, self._dataset = file, found
         self.name = name
-        self.shape: tuple[int, ...] = found.shape
-        self.dtype = np.dtype(np.uint16) if found.dtype == np.int16 else found.dtype
+        self.shape: tuple[int, ...] = found.shape or ()  # None where it holds nothing
+        self.dtype = np.dtype(np.uint16) if _is_legacy(found) else found.dtype
 
         self.chunk_depth: int = found.chunks[0] if found.chunks else 1
 

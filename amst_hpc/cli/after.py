@@ -9,7 +9,9 @@ import typer
 
 from amst_hpc.cli.options import (
     EXIT_FAILED,
+    check_out,
     errors,
+    output_file,
     parse_area,
     parse_range,
     parse_voxel_size,
@@ -19,7 +21,9 @@ from amst_hpc.cli.options import (
 
 
 def verify(
-    out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file, or its XML")
+    ],
 ) -> None:
     """Read back every chunk of every level and compare it with the checksums taken when it was
     written; check the tables, attributes and the XML. Exit 1 and one line per fault.
@@ -27,7 +31,7 @@ def verify(
     with ranks() as comm:
         from amst_hpc.quality.verify import verify_output
 
-        report = verify_output(out, comm)
+        report = verify_output(output_file(out), comm)
     if comm.rank == 0:
         typer.echo(report.summary)
         for fault in report.faults:
@@ -38,7 +42,8 @@ def verify(
 
 def evaluate(
     stacks: Annotated[
-        list[str], typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.xml")
+        list[str],
+        typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.h5 or OUT.xml"),
     ],
     reference: Annotated[
         str, typer.Option("--reference", help="measure slow drift against it: the pre-alignment")
@@ -65,6 +70,7 @@ def evaluate(
         from amst_hpc.quality import evaluate as evaluation
         from amst_hpc.quality import figures
 
+        on_all_ranks(comm, lambda: check_out(out))
         wanted = on_all_ranks(
             comm,
             lambda: evaluation.EvaluationOptions(
@@ -93,6 +99,7 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an ali
         from amst_hpc.job.run_folder import run_folder
         from amst_hpc.quality.report import write_report
 
+        out = output_file(out)
         with locked(run_folder(out)):
             path = write_report(out)
     typer.echo(path)

@@ -18,6 +18,8 @@ from amst_hpc.cli.options import (
     RawArgument,
     SetOption,
     errors,
+    named,
+    output_file,
     parse_block,
     parse_range,
     ranks,
@@ -79,7 +81,7 @@ def align(
         job = Job(
             raw,
             prealigned,
-            out,
+            named(out),
             parse_range(range_),
             overwrite,
             allow_count_mismatch,
@@ -133,7 +135,7 @@ def merge(
     with ranks() as comm:
         from amst_hpc import pipeline
 
-        outcome = pipeline.merge(out, comm)
+        outcome = pipeline.merge(output_file(out), comm)
     report_outcome(outcome, comm)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from amst_hpc import __version__
 from amst_hpc.cli.after import evaluate, report, verify
 from amst_hpc.cli.align import align, demo, merge, task
 from amst_hpc.cli.before import check, devices, show_config
+from amst_hpc.cli.options import EXIT_FAILED, EXIT_INPUT, tell
 from amst_hpc.cli.slurm import status, submit
 
 app = typer.Typer(
@@ -45,4 +47,14 @@ def main() -> None:
     # It looks when numpy is imported, which no command has done yet.
     for variable in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"):
         os.environ.setdefault(variable, "1")
-    app()
+    for argument in sys.argv[1:]:
+        if any("\ud800" <= letter <= "\udfff" for letter in argument):
+            tell(f"{argument!r}: expected UTF-8")
+            sys.exit(EXIT_INPUT)
+    try:
+        app()
+    except Exception as error:
+        from amst_hpc.parallel.crash import describe_error
+
+        typer.echo(f"amst-hpc: {describe_error(error)}", err=True)
+        sys.exit(EXIT_FAILED)

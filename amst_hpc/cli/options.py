@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, load_config
 
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)
@@ -52,12 +53,20 @@ def tell(error: Exception | str) -> None:
 
 @contextlib.contextmanager
 def errors() -> Iterator[None]:
-    """A fault of the user's is one line and exit 2."""
+    """A fault of the user's is one line and exit 2; so is a file that may not be opened."""
     try:
         yield
     except InputError as error:
         tell(error)
         raise typer.Exit(EXIT_INPUT) from None
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        if error.filename is None:
+            raise
+        tell(f"{error.filename}: {error.strerror}")
+        passing = error.errno in PASSING_ERRORS
+        raise typer.Exit(EXIT_FAILED if passing else EXIT_INPUT) from None
 
 
 @contextlib.contextmanager
@@ -106,13 +115,31 @@ def settings(
     return load_config(config, [*(changes or []), *short])
 
 
+def named(out: Path) -> Path:
+    """The same. Raises `InputError` for what has no name, such as /."""
+    if out.name in ("", ".."):
+        raise InputError(f"OUT {out}: expected the name of an output")
+    return out
+
+
+def check_out(name: Path | None) -> None:
+    """Raises `InputError` where no NAME.csv can be written."""
+    if name is not None and not os.access(named(name).absolute().parent, os.W_OK | os.X_OK):
+        raise InputError(f"--out {name}: the folder is not there, or not writable")
+
+
+def output_file(out: Path) -> Path:
+    """OUT.h5, for OUT.xml too. Raises `InputError`."""
+    return named(out).with_suffix(".h5") if out.suffix.lower() == ".xml" else named(out)
+
+
 def _numbers(option: str, text: str, pattern: str, expected: str) -> list[int | None]:
     """The whole numbers of an option, as the groups of `pattern`; None for an empty one.
 
     Raises `InputError`.
     """
-    found = re.fullmatch(pattern, text)
-    if found is None:
+    found = re.fullmatch(pattern, text, re.ASCII)
+    if found is None or any(len(number or "") > 9 for number in found.groups()):
         raise InputError(f"{option} {text}: expected {expected}")
     return [int(number) if number else None for number in found.groups()]
 

@@ -8,7 +8,14 @@ from typing import Annotated
 
 import typer
 
-from amst_hpc.cli.options import ConfigOption, OverridesOption, SetOption, errors
+from amst_hpc.cli.options import (
+    ConfigOption,
+    OverridesOption,
+    SetOption,
+    errors,
+    named,
+    output_file,
+)
 from amst_hpc.config import InputError
 
 
@@ -52,7 +59,9 @@ def submit(
             plan = plan_manifest(manifest, order)
         else:
             raw, prealigned, out = job or []
-            plan = plan_stack(Job(raw, prealigned, Path(out), overrides=overrides), order, blocks)
+            plan = plan_stack(
+                Job(raw, prealigned, named(Path(out)), overrides=overrides), order, blocks
+            )
         typer.echo(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:
@@ -69,5 +78,6 @@ def status(
     with errors():
         from amst_hpc.cluster.status import show, table
 
+        path = output_file(path)
         found = show(path)
     typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))

@@ -1,9 +1,9 @@
 """Manifests: a table with one stack per line, for job arrays.
 
-TSV (or CSV, by the name) with a header line. Columns `raw`, `prealigned` and `output`; any further
-column is a setting, `section.key`, and an empty cell leaves it alone. Lines that start with # are
-notes. Relative paths start at the manifest's own folder. Stacks are counted from 1, as the array
-tasks are.
+A header line, then a line for each stack; tabs, semicolons or commas, as the header has them.
+Columns `raw`, `prealigned` and `output`; any further column is a setting, `section.key`, and an
+empty cell leaves it alone. Lines that start with # are notes. Relative paths start at the
+manifest's own folder. Stacks are counted from 1, as the array tasks are.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import Inputs, Job, common_depth
+from amst_hpc.images.pairing import Inputs, Job, common_depth, refuse_other_numbers
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.journal import write_whole
 
@@ -51,7 +51,7 @@ class Entry:
 def read_manifest(path: Path) -> list[Entry]:
     """The stacks of a manifest. Raises `InputError`."""
     try:
-        text = path.read_text()
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     rows = [
@@ -59,8 +59,12 @@ def read_manifest(path: Path) -> list[Entry]:
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.startswith("#")
     ]
-    delimiter = "," if path.suffix == ".csv" else "\t"
-    table = list(csv.reader((line for _, line in rows), delimiter=delimiter))
+    head = rows[0][1] if rows else ""
+    delimiter = next((mark for mark in "\t;," if mark in head), "\t")
+    try:
+        table = list(csv.reader((line for _, line in rows), delimiter=delimiter))
+    except csv.Error as error:
+        raise InputError(f"{path}: expected a table ({error})") from None
     if len(table) < 2:
         raise InputError(f"{path}: expected a header line ({', '.join(COLUMNS)}) and stacks")
     header = [name.strip() for name in table[0]]
@@ -131,6 +135,7 @@ def open_entry(entry: Entry, config: Config) -> Inputs:
         raise InputError(f"output {entry.output}: expected a name that ends in .h5")
     raw, prealigned = open_stack(entry.raw, "RAW"), open_stack(entry.prealigned, "PREALIGNED")
     depth = common_depth(raw, prealigned, allow_mismatch=False)
+    refuse_other_numbers(raw, prealigned, config)
     try:
         first = raw.header(0), prealigned.header(0)
     except SliceError as error:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import InputError
+from amst_hpc.config import InputError, read_toml
 
 DEFAULT_SITE = Path("~/.config/amst-hpc/site.toml")
 
@@ -38,6 +39,11 @@ class Site:
     setup: tuple[str, ...] = _key((), "shell lines before the launch")
     directives: tuple[str, ...] = _key((), "more options of sbatch")
 
+    @property
+    def minutes(self) -> int:
+        """Of the longest job; a minute at least, since no time is no limit to Slurm."""
+        return math.ceil(round(self.hours * 60, 6))
+
 
 def load_site(path: Path | None) -> Site:
     """The site file named, or the user's own; the defaults where there is none. Raises
@@ -47,7 +53,7 @@ def load_site(path: Path | None) -> Site:
     if path is None and not place.exists():
         return Site()
     try:
-        tree = tomllib.loads(place.read_text())
+        tree = read_toml(place)
     except OSError as error:
         raise InputError(f"--site {place}: cannot be read ({error.strerror})") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -72,8 +78,12 @@ def _convert(place: Path, key: str, default: Any, value: Any) -> Any:
     else:
         least = 1 if key in ("nodes", "ranks_per_node") else 0
         types = int | float if isinstance(default, float) else int
-        good = isinstance(value, types) and not isinstance(value, bool) and value >= least
+        good = (
+            isinstance(value, types) and not isinstance(value, bool) and least <= value < math.inf
+        )
         kind = f"a {'whole ' if types is int else ''}number of at least {least}"
+        if key == "hours":
+            good, kind = good and value > 0, "a number of hours > 0"
     if not good:
         raise InputError(f"{place}: {key} = {value!r}: expected {kind}")
     return tuple(value) if isinstance(default, tuple) else type(default)(value)

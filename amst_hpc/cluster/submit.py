@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,7 +27,7 @@ from amst_hpc.cluster.manifest import (
 )
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError, load_config, read_toml
 from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
@@ -73,7 +72,7 @@ class Order:
 
         What the file says now goes in, not its name: who edits it later changes no job that waits.
         """
-        tree = tomllib.loads(self.config.read_text()) if self.config else {}
+        tree = read_toml(self.config) if self.config else {}
         return tuple(word for change in (*_flat(tree), *self.changes) for word in ("--set", change))
 
 
@@ -128,7 +127,7 @@ def size_job(need: JobEstimate, site: Site) -> Resources:
     ranks = nodes * per_node
     seconds = START_SECONDS + need.seconds / ranks * 1.15
     wanted = math.ceil(SPARE * seconds / 60) + 5
-    minutes = min(wanted, int(site.hours * 60))
+    minutes = min(wanted, site.minutes)
     size = Resources(nodes, per_node, memory_mb, minutes)
     return replace(size, reasons=_reasons(need, site, size, seconds, wanted > minutes))
 
@@ -171,7 +170,7 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
     largest = max(stop - start for start, stop in cut.ranges)
     size = size_job(_need(inputs, config, largest), order.site)
-    minutes = min(MERGE_MINUTES, int(order.site.hours * 60))
+    minutes = min(MERGE_MINUTES, order.site.minutes)
     alone = Resources(1, 1, size.memory_mb_per_rank, minutes)
     array, merge = _blocks_script(job, order, blocks, size), _merge_script(job, order, alone)
     scripts = (array, merge, replace(array, after="afterok"), merge)

@@ -33,6 +33,7 @@ class ReadAhead:
     def __init__(self, stack: Stack, slice_bytes: int) -> None:
         self._stack, self._most = stack, slices_ahead(slice_bytes)
         self.source, self.names = stack.source, stack.names
+        self.files, self.numbers = stack.files, stack.numbers
         self._reading: dict[int, Future[Image]] = {}
         self._one = threading.Lock()  # a file that stays open has one position
         self._thread = ThreadPoolExecutor(1, "reading")

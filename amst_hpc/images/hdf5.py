@@ -1,4 +1,4 @@
-"""A dataset of an HDF5 file, or the first setup of a BigDataViewer file, as a stack.
+"""A dataset of an HDF5 file, or a view of a BigDataViewer file, as a stack.
 
 HDF5 decodes whole chunks, whatever is asked of them: a chunk of 64 slices that are read one by one
 is decoded 64 times. So all slices of a row of chunks are read together, and kept.
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from amst_hpc.bdv.metadata import read_hdf5_path
 from amst_hpc.bdv.reading import VolumeReader
 from amst_hpc.config import InputError
 from amst_hpc.images.stack import (
@@ -34,9 +33,12 @@ BLOCK_BYTES = 2**30
 class Hdf5Stack:
     """A (z, y, x) dataset of an HDF5 file."""
 
+    numbers: list[int] | None = None
+
     def __init__(self, path: Path, dataset: str, option: str) -> None:
         """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
         self.path = path
+        self.files = [path]
         try:
             self.volume = VolumeReader(path, dataset)
         except OSError as error:
@@ -49,6 +51,9 @@ class Hdf5Stack:
         if len(self.volume.shape) != 3:
             found = self.volume.shape
             raise InputError(f"{option} {self.source}: shape {found}, expected (z, y, x)")
+        if 0 in self.volume.shape:
+            found = self.volume.shape
+            raise InputError(f"{option} {self.source}: shape {found} (z, y, x) holds no pixels")
         self.dtype = self.volume.dtype.newbyteorder("=")
         self.names = [f"slice_{z:05d}.tif" for z in range(self.volume.shape[0])]
         self.block_depth = self._fit_block()
@@ -107,21 +112,7 @@ class Hdf5Stack:
 
     def stamp(self, z: int) -> str:
         """See `Stack`."""
-        return f"{file_stamp(self.path)}#{z}"
-
-
-def open_hdf5(path: Path, dataset: str, source: str, option: str) -> Stack:
-    """BDV `.xml`, BDV `.h5` (its first setup, full size) or `file.h5:/dataset`."""
-    if not path.is_file():
-        raise InputError(f"{option} {path}: no such file")
-    if path.suffix.lower() == ".xml":
-        try:
-            path = read_hdf5_path(path)
-        except ValueError as error:
-            raise InputError(f"{option} {path}: {error}") from None
-        if not path.is_file():
-            raise InputError(f"{option} {source}: {path} does not exist")
-    return Hdf5Stack(path, dataset, option)
+        return f"{file_stamp(self.path)}:/{self.volume.name}#{z}"
 
 
 def block_bytes(stack: Stack) -> int:

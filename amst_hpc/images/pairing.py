@@ -7,6 +7,7 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 from __future__ import annotations
 
 import dataclasses
+import logging
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,12 +18,14 @@ import numpy as np
 
 from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
-from amst_hpc.images.opening import open_stack
+from amst_hpc.images.names import number_fault, number_gaps
+from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.transform import Image, Matrix
 
+log = logging.getLogger(__name__)
 PREVIEW_SLICES = 200
 PREVIEW_SIZE = 1024  # px
 
@@ -87,9 +90,9 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
 
     Raises `InputError`.
     """
-    raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
-    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
-    _refuse_different_views(raw, prealigned, comm)
+    raw, prealigned, depth = _open_both(job, config, comm)
+    for note in describe_numbers(raw, prealigned) if comm.rank == 0 else []:
+        log.info("%s", note)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
     table = job.overrides
     overrides = on_rank_0(comm, lambda: read_overrides(table, depth) if table else [])
@@ -120,11 +123,22 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
             )
 
 
-def _open_both(job: Job) -> tuple[Stack, Stack]:
-    raw, prealigned = open_stack(job.raw, "RAW"), open_stack(job.prealigned, "PREALIGNED")
-    if job.preview > 1:
-        return Averaged(raw, job.preview), Averaged(prealigned, job.preview)
-    return raw, prealigned
+def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
+    """Raises `InputError` for an output that is the one file of an input, by whatever name."""
+    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+        if len(stack.files) == 1 and job.out.exists() and job.out.samefile(stack.files[0]):
+            raise InputError(f"OUT {job.out}: is {option} {stack.source}; expected another")
+
+
+def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
+    """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
+    both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
+    raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
+    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    _refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
+    on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
+    return raw, prealigned, depth
 
 
 def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, Config]:
@@ -134,8 +148,7 @@ def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, 
     """
     if job.overrides:
         raise InputError("--overrides: expected none with --preview, whose pixels are larger")
-    raw, prealigned = on_all_ranks(comm, lambda: _open_both(job))
-    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
+    _, prealigned, depth = _open_both(job, config, comm)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
     shape = on_all_ranks(comm, lambda: prealigned.header(select.start)).shape
     factor = max(1, -(-max(shape) // PREVIEW_SIZE))
@@ -183,6 +196,7 @@ def slice_faults(
 
 
 def common_depth(raw: Stack, prealigned: Stack, allow_mismatch: bool) -> int:
+    """The slices that both stacks have. Raises `InputError` for different counts, and for none."""
     counts = len(raw.names), len(prealigned.names)
     if counts[0] != counts[1] and not allow_mismatch:
         raise InputError(
@@ -192,6 +206,32 @@ def common_depth(raw: Stack, prealigned: Stack, allow_mismatch: bool) -> int:
     if min(counts) == 0:
         raise InputError(f"RAW {raw.source}: no slices")
     return min(counts)
+
+
+def refuse_other_numbers(raw: Stack, prealigned: Stack, config: Config) -> None:
+    """Raises `InputError` where the numbers in the names are not those of the same slices."""
+    if raw.numbers is None or prealigned.numbers is None:
+        return
+    fault = number_fault(raw.numbers, prealigned.numbers)
+    if fault and config.input.pair_by == "number":
+        z, why = fault
+        raise InputError(
+            f"RAW {raw.source} and PREALIGNED {prealigned.source}: the numbers disagree ({why}): "
+            f"{raw.names[z]} beside {prealigned.names[z]}; expected those of the same slice "
+            "(input.pair_by=position leaves the names alone)"
+        )
+
+
+def describe_numbers(raw: Stack, prealigned: Stack) -> list[str]:
+    """What the reader should know of the numbers in the names: gaps, and another beginning."""
+    lines = []
+    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+        gaps = number_gaps(stack.names)
+        lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
+        lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []
+    if raw.numbers and prealigned.numbers and raw.numbers[0] != prealigned.numbers[0]:
+        lines.append(f"PREALIGNED {prealigned.names[0]} belongs to RAW {raw.names[0]}, and so on")
+    return lines
 
 
 def _select(wanted: tuple[int | None, int | None], depth: int) -> range:

@@ -6,9 +6,7 @@ without decoding it; `Stack.read` gives the pixels.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -36,6 +34,10 @@ class Stack(Protocol):
 
     source: str
     names: list[str]
+    files: list[Path]
+    """That are read."""
+    numbers: list[int] | None
+    """Of the slices, where they are files whose names count them."""
 
     def header(self, z: int) -> Header:
         """Shape and dtype of slice z.
@@ -53,31 +55,8 @@ class Stack(Protocol):
         """File, size and modification time: changes when the slice does."""
 
 
-def number_gaps(names: list[str]) -> list[str]:
-    """The missing numbers of a series whose names differ in their last number only.
-
-    Each as 'after NAME: n missing'.
-    """
-    found = [re.match(r"(.*?)(\d+)\D*$", Path(name).stem) for name in names]
-    if len(names) < 3 or not all(found) or len({m[1] for m in found if m}) > 1:
-        return []
-    numbers = [int(m[2]) for m in found if m]
-    step = min(b - a for a, b in pairwise(numbers))
-    return [
-        f"after {name}: {(b - a) // step - 1} missing"
-        for name, a, b in zip(names, numbers, numbers[1:], strict=False)
-        if step > 0 and b - a > step
-    ]
-
-
 def native_order(image: Image) -> Image:
     return np.ascontiguousarray(image, dtype=image.dtype.newbyteorder("="))
-
-
-def array_header(volume: Image, name: str) -> Header:
-    if volume.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise SliceError(f"{name}: dtype {volume.dtype}, expected uint8 or uint16")
-    return Header((volume.shape[1], volume.shape[2]), volume.dtype.newbyteorder("=").name)
 
 
 def sample_rows(image: Image) -> list[Image]:
@@ -105,6 +84,7 @@ class Averaged:
     def __init__(self, stack: Stack, factor: int) -> None:
         self.stack, self.factor = stack, factor
         self.source, self.names = stack.source, stack.names
+        self.files, self.numbers = stack.files, stack.numbers
 
     def header(self, z: int) -> Header:
         """See `Stack`."""

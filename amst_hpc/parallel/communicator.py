@@ -9,12 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from amst_hpc.config import InputError
+from amst_hpc.parallel.crash import describe_error
 from amst_hpc.parallel.launch import refuse_copies
 from amst_hpc.parallel.signals import Stopped
 
@@ -122,7 +122,7 @@ def guard(comm: Communicator) -> Iterator[None]:
         if isinstance(error, OSError) and error.errno is not None:
             log.error("%s", error)
         else:
-            log.error("%s", "".join(traceback.format_exception(error)))
+            log.error("%s", describe_error(error))
         log.error(
             "rank %d of %d failed: the job ends; the same command continues it",
             comm.rank,

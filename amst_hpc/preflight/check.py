@@ -8,11 +8,17 @@ from dataclasses import dataclass
 from amst_hpc.config import Config, InputError
 from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import common_depth, slice_faults
-from amst_hpc.images.stack import SliceError, Stack, number_gaps
+from amst_hpc.images.pairing import (
+    common_depth,
+    describe_numbers,
+    refuse_other_numbers,
+    slice_faults,
+)
+from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate
-from amst_hpc.registration.elastix import elastix_parameters
+from amst_hpc.registration.elastix import check_refine
+from amst_hpc.registration.elastix_trial import try_elastix
 
 
 @dataclass(frozen=True)
@@ -28,17 +34,19 @@ def check_inputs(
 ) -> Report:
     """Check both stacks. Raises `InputError` where they cannot even be opened."""
     raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
-    elastix_parameters(config.refine)
+    check_refine(config.refine)
+    try_elastix(config.refine)
     faults, lines = [], []
     try:
         depth = common_depth(raw, prealigned, allow_mismatch)
+        refuse_other_numbers(raw, prealigned, config)
     except InputError as error:
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))
     first = raw.header(0), prealigned.header(0)
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         lines.append(_describe(stack, option))
-        lines += [f"{option}: numbers {gap}" for gap in number_gaps(stack.names)[:5]]
+    lines += describe_numbers(raw, prealigned)
     blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):

@@ -11,6 +11,7 @@ blur. Pairs that cannot be measured are counted and named, and enter no mean.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from scipy import ndimage
 from amst_hpc.bdv.metadata import read_voxel_size_nm
 from amst_hpc.config import Coarse, InputError
 from amst_hpc.geometry import split
-from amst_hpc.images.opening import open_stack
+from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.opencl.devices import prepare
@@ -70,9 +71,10 @@ class EvaluationOptions:
             raise InputError(f"--method {self.method}: expected phase or sift")
         if not 1 <= self.grid <= 16:
             raise InputError(f"--grid {self.grid}: expected 1 to 16")
-        if not self.sigma >= 0:
-            raise InputError(f"--sigma {self.sigma}: expected a number >= 0")
-        if len(self.voxel_size_nm) not in (0, 3) or not all(v > 0 for v in self.voxel_size_nm):
+        if not 0 <= self.sigma <= 100:
+            raise InputError(f"--sigma {self.sigma}: expected a number from 0 to 100")
+        sizes = self.voxel_size_nm
+        if len(sizes) not in (0, 3) or not all(0 < v < math.inf for v in sizes):
             raise InputError("--voxel-size-nm: expected three numbers > 0 (z, y, x)")
 
 
@@ -82,7 +84,7 @@ def evaluate(options: EvaluationOptions, comm: Any) -> list[Evaluation]:
     the same result on all. Raises `InputError`.
     """
     names = [*options.stacks, *([options.reference] if options.reference else [])]
-    stacks = on_all_ranks(comm, lambda: [open_stack(name, "STACK") for name in names])
+    stacks = open_stacks([(name, "STACK") for name in names], comm)
     reference = stacks[-1] if options.reference else None
     with _ready_measure(options, comm) as measure:
         return [

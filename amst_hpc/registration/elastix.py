@@ -24,7 +24,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from amst_hpc.config import ELASTIX, FAR, InputError, Refine, as_list
+from amst_hpc.config import InputError, Refine, as_list
+from amst_hpc.elastix_defaults import ELASTIX, FAR
 from amst_hpc.registration.gauss_newton import GaussNewton
 from amst_hpc.registration.itk_elastix import load_elastix
 from amst_hpc.slice_result import RegistrationError

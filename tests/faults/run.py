@@ -55,6 +55,8 @@ SETTINGS = ("coarse.method=xcorr", "output.layer=2", "output.levels=2", "output.
 ABORT_SECONDS = 10
 DISK = "24m"
 """The file has 15 MB: all that HDF5 allocates begins at a whole MiB."""
+EXAMPLES = 1700
+"""TIFF files in each of the three tests of them: some 5,000."""
 FULL = 10
 """From so many moments on, all kills hit jobs that register with elastix (it starts slowly)."""
 
@@ -549,6 +551,21 @@ def crash(bench: Bench) -> list[Result]:
     return [result]
 
 
+def tiff_files(bench: Bench) -> list[Result]:
+    """TIFF files of any layout and damage: the pixels of tifffile's own reader, or a refusal."""
+    test = CHECKOUT / "tests/unit/images/test_tiff_fuzz.py"
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "--timeout=3600", str(test)],
+        cwd=CHECKOUT,
+        env=environment() | {"AMST_HPC_EXAMPLES": str(EXAMPLES)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = f"{EXAMPLES} TIFF files by chance in each test of {test.name}"
+    return [Result(said, done.returncode == 0, notes=[done.stdout[-3000:]])]
+
+
 def soak(bench: Bench) -> list[Result]:
     """2,000 registrations in one process, memory growth below 5 %."""
     done = subprocess.run(
@@ -575,6 +592,7 @@ FAULTS = {
     "bad-files": bad_files,
     "lost-files": lost_files,
     "bad-slices": bad_slices,
+    "tiff-files": tiff_files,
     "crash": crash,
 }
 

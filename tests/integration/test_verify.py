@@ -5,7 +5,8 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from jobs import FAST, call, finished, run
+from jobs import FAST, UNPRIVILEGED, call, finished, run
+from spoilt import refused_at_once
 from stacks import inputs
 
 SETTINGS = tuple(
@@ -36,6 +37,23 @@ def make(tissue, tmp_path_factory):
         return made[kind]
 
     return make
+
+
+def test_the_xml_stands_for_the_file(make):
+    out = make("plain")
+    view = out.with_suffix(".xml")
+    for command in ("verify", "status", "report", "evaluate"):
+        said = [finished(call(command, name)).stdout for name in (out, view)]
+        assert said[0]
+        assert said[0] == said[1]
+
+
+def test_a_report_in_a_folder_that_may_not_be_written(make, tmp_path):
+    out = copy(make("plain"), tmp_path)
+    out.with_suffix(".amst").chmod(0o555)
+    ended = run(0, "report", out, before=UNPRIVILEGED)
+    out.with_suffix(".amst").chmod(0o755)
+    refused_at_once(ended, f"{out.with_suffix('.amst')}.*: Permission denied")
 
 
 def copy(out, folder):
@@ -144,7 +162,7 @@ def test_spaces_in_the_xml_do_not_count(out):
 
 
 def test_nothing_to_verify(out, tmp_path):
-    for path in (tmp_path / "gone.h5", out.with_suffix(".xml")):
+    for path in (tmp_path / "gone.h5", out.with_suffix(".settings.xml")):
         ended = call("verify", path)
         assert ended.code == 2
         assert len(ended.faults) == 1

@@ -42,3 +42,29 @@ def refused(source, expected, option="RAW"):
         read_headers(source, option)
     assert len(str(caught.value).splitlines()) == 1
     return str(caught.value)
+
+
+def set_tag(path, code, value, page=0):
+    """Overwrite the value of a tag of one page, whatever it was."""
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[page].tags[code].overwrite(value)
+
+
+def drop_tag(path, code):
+    """The first page has the tag no more: its code becomes one of nobody."""
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages.first.tags[code].offset
+        order = {"<": "little", ">": "big"}[tiff.byteorder]
+    data = bytearray(path.read_bytes())
+    data[place : place + 2] = (65432).to_bytes(2, order)
+    path.write_bytes(data)
+
+
+def one_page(path):
+    """The first page names no next one, as where Fiji writes more than 4 GB."""
+    with tifffile.TiffFile(path) as tiff:
+        page, form = tiff.pages.first, tiff.tiff
+        place = page.offset + form.tagnosize + len(page.tags) * form.tagsize
+    data = bytearray(path.read_bytes())
+    data[place : place + form.offsetsize] = bytes(form.offsetsize)
+    path.write_bytes(data)

@@ -19,9 +19,17 @@ def save(image: np.ndarray) -> Callable[[Path], None]:
     return lambda path: tifffile.imwrite(path, image)
 
 
-def without_zeros(path: Path) -> None:
-    for z, each in enumerate(sorted(path.parent.glob("*.tif"))):
-        each.rename(each.with_name(f"s{z}.tif"))
+def renamed(name: str) -> Callable[[Path], None]:
+    return lambda path: path.rename(path.with_name(name))
+
+
+def twin(path: Path) -> None:
+    path.with_suffix(".tiff").write_bytes(path.read_bytes())
+
+
+def palette(path: Path) -> None:
+    colours = np.zeros((3, 256), np.uint16)
+    tifffile.imwrite(path, GREY, photometric="palette", colormap=colours)
 
 
 def empty(path: Path) -> None:
@@ -57,7 +65,15 @@ SLICES = {
     "colour": (
         "raw", save(np.zeros((144, 160, 3), np.uint8)), "slice_00007.tif: shape .* one grey"
     ),
-    "no zeros": ("raw", without_zeros, "expected numbers with leading zeros"),
+    "palette": ("pre", palette, "slice_00007.tif: colours PALETTE, expected grey"),
+    "stranger": (
+        "raw", renamed("overview.tif"), "RAW .*: overview.tif: not of the series slice_# by name"
+    ),
+    "twin": ("pre", twin, "slice_00007.tif and slice_00007.tiff are the same slice by name"),
+    "numbers": (
+        "raw", renamed("slice_00024.tif"),
+        r"numbers disagree \(gaps in other places\): slice_00008.tif beside slice_00007.tif"
+    ),
     "no folder": ("raw", lambda p: shutil.rmtree(p.parent), "RAW .*raw: no such file or folder"),
     "no slices": ("pre", empty, "PREALIGNED .*: holds no .tif"),
 }  # fmt: skip

@@ -185,6 +185,62 @@ def test_patterns_choose_the_slices(align, tissue, tmp_path):
     assert written(tmp_path / "out") == ["slice_00004.tif", "slice_00005.tif"]
 
 
+def test_folders_with_brackets_in_their_names(started, tissue, tmp_path):
+    for part in ("raw", "pre"):
+        (tmp_path / f"{part} [1]*").mkdir()
+        for path in (tissue / part).glob("*.tif"):
+            (tmp_path / f"{part} [1]*" / path.name).symlink_to(path)
+    few = {"coarse_alignment": "XCORR", "elastix_params": QUICK, "compute_range": FEW}
+    amst_align(tmp_path / "raw [1]*", tmp_path / "pre [1]*", tmp_path / "out [1]", **few)
+    assert len(written(tmp_path / "out [1]")) == 3
+
+
+def test_a_prealignment_shorter_than_raw(started, tissue, tmp_path):
+    (tmp_path / "pre").mkdir()
+    for path in sorted((tissue / "pre").glob("*.tif"))[:12]:
+        (tmp_path / "pre" / path.name).symlink_to(path)
+    few = {"coarse_alignment": "XCORR", "elastix_params": QUICK}
+    for part, names in (
+        (slice(10, None), ["slice_00010.tif", "slice_00011.tif"]),
+        (slice(-1, 99), ["slice_00011.tif"]),
+    ):
+        out = tmp_path / f"out{part.start}"
+        amst_align(tissue / "raw", tmp_path / "pre", out, compute_range=part, **few)
+        assert written(out) == names
+
+
+def test_numbers_of_numpy_arrays_tuples_and_none(asked):
+    given = {
+        "median_radius": np.int64(3),
+        "sift_sigma": np.float32(2.5),
+        "sift_downsample": np.array([4.0, 4.0]),
+        "n_workers": np.int32(5),
+        "compression": np.uint8(6),
+        "write_intermediates": np.bool_(True),
+        "sift_devicetype": None,
+        "compute_range": slice(np.int64(2), np.int32(7)),
+    }
+    elastix = {
+        **optimized_elastix_params(),
+        "MaximumNumberOfIterations": np.int64(77),
+        "MaximumStepLength": np.array([8.0, 4.0, 2.0]),
+        "ImagePyramidSchedule": (8, 8, np.int16(3), 3, 1, 1),
+        "NewSamplesEveryIteration": np.bool_(True),
+        "BSplineInterpolationOrder": None,
+    }
+    config, ranks, _ = asked(elastix_params=elastix, **given)
+    assert (config.template.radius, config.coarse.sigma, config.coarse.downsample) == (3, 2.5, 4)
+    assert (config.output.compression, config.output.intermediates, ranks) == (6, True, 5)
+    found = elastix_parameters(config.refine)
+    assert found["MaximumNumberOfIterations"] == ["77"]
+    assert found["MaximumStepLength"] == ["8.0", "4.0", "2.0"]
+    assert found["ImagePyramidSchedule"] == ["8", "8", "3", "3", "1", "1"]
+    assert found["NewSamplesEveryIteration"] == ["true"]
+    assert "BSplineInterpolationOrder" not in found
+    assert asked(sift_downsample=2.0, median_radius=7.0)[0].coarse.downsample == 2
+    asked(compute_range=None, compression=None)
+
+
 def test_the_settings_are_kept_beside_the_slices(align):
     out = align(median_radius=2)
     kept = tomllib.loads((out.with_suffix(".amst") / "config.toml").read_text())

@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amst_hpc.config import (
-    ELASTIX,
     SECTIONS,
     Config,
     InputError,
@@ -18,6 +17,7 @@ from amst_hpc.config import (
     to_toml,
     to_tree,
 )
+from amst_hpc.elastix_defaults import ELASTIX
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 nested = st.recursive(
@@ -111,6 +111,12 @@ def test_defaults_are_printed_with_their_help(tmp_path):
     assert "# slices on each side" in path.read_text()
 
 
+def test_a_byte_order_mark_does_not_count(tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text("[template]\nradius = 3\n", encoding="utf-8-sig")
+    assert load_config(path).template.radius == 3
+
+
 def test_overrides_go_over_the_file(tmp_path):
     path = tmp_path / "config.toml"
     path.write_text('[template]\nradius = 3\n[coarse]\nmethod = "xcorr"\n')
@@ -133,17 +139,24 @@ def test_elastix_parameters_are_changes_to_a_parameter_file(tmp_path):
     assert config.refine.elastix == {"NumberOfResolutions": 2}
 
 
-SECTIONS = "template, registration, coarse, refine, neighbours, drift, output"
+SECTIONS = "input, template, registration, coarse, refine, neighbours, drift, output"
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("template.radius=0", "template.radius = 0: expected a whole number >= 1"),
+        ("template.radius=0", "template.radius = 0: expected a whole number from 1 to 1000"),
         ("template.radius=2.5", "template.radius = 2.5: expected a whole number"),
         ("template.radius=true", "template.radius = True: expected a whole number"),
         ("coarse.method=magic", "coarse.method = 'magic': expected sift, xcorr or none"),
+        ("input.pair_by=name", "input.pair_by = 'name': expected number or position"),
         ("coarse.sigma=nan", "coarse.sigma = nan: expected a number"),
+        ("coarse.sigma=inf", "coarse.sigma = inf: expected a number"),
+        ("coarse.sigma=1e9", "coarse.sigma = 1000000000.0: expected a number from 0 to 100"),
+        ("coarse.downsample=65", "coarse.downsample = 65: expected a number from 1 to 64"),
+        ("output.voxel_size_nm=[inf,5,5]", "output.voxel_size_nm = (inf, 5, 5): expected numbers"),
+        ("refine.elastix.MaximumStepLength=nan", "refine.elastix.MaximumStepLength = nan: expec"),
+        ("refine.elastix.Scales=[1.0,inf]", "refine.elastix.Scales = [1.0, inf]: expected a v"),
         (
             "refine.backend=exe",
             "refine.backend = 'exe': expected itk, pyelastix, gauss-newton or none",

@@ -22,7 +22,7 @@ def test_bad_slices_end_the_job_before_it_begins(tissue, tmp_path, kind):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--set", "template.radius=0"], "template.radius = 0: expected a whole number >= 1"),
+        (["--set", "template.radius=0"], "template.radius = 0: expected a whole number"),
         (["--set", "template.width=3"], "template.width: no such key; expected radius"),
         (["--set", "coarse.colour=3"], "coarse.colour: no such key"),
         (["--range", "3:99"], "--range 3:99: expected a part of 0:24"),
@@ -35,6 +35,11 @@ def test_bad_slices_end_the_job_before_it_begins(tissue, tmp_path, kind):
         (["--set", "output.layer=1", "--set", "output.levels=3"], "output.layer = 1: expected a m"),
         (["--set", "refine.parameter_file=/no/such"], "refine.parameter_file"),
         (["--set", "refine.elastix.Transform=BSpline"], "refine.elastix.Transform = 'BSpline'"),
+        (["--set", "coarse.sigma=inf"], "coarse.sigma = inf: expected a number"),
+        (["--set", "output.voxel_size_nm=[inf,5,5]"], r"output.voxel_size_nm = \(inf, 5, 5\)"),
+        (["--range", "²:4"], "--range ²:4: expected A:B"),
+        (["--set", "refine.elastix.Foo=1"], "refine.elastix.Foo: no parameter of elastix"),
+        (["--set", "refine.elastix.Metric=Nonsense"], "elastix registers nothing with this Metric"),
         (["--output-format", "zarr"], "output.format = 'zarr': expected bdv or tif"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
@@ -53,6 +58,7 @@ def test_bad_destinations_end_the_job_before_it_begins(tissue, tmp_path):
     for options in ([], ["--overwrite"]):
         tif = ["--output-format", "tif", *options]
         refuse(tmp_path, "is PREALIGNED .* or inside it", *tif, out="pre")
+    refuse(tmp_path, "OUT /: expected the name of an output", out="/")
     (tmp_path / "mine.h5").write_bytes(b"something of the user's")
     refuse(tmp_path, "mine.h5: exists; expected a new name, or --overwrite", out="mine.h5")
     assert (tmp_path / "mine.h5").read_bytes() == b"something of the user's"

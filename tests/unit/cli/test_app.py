@@ -44,3 +44,27 @@ cli.main()
     without = {k: v for k, v in os.environ.items() if k != "OPENBLAS_NUM_THREADS"}
     assert threads(without) == "1"
     assert threads(without | {"OPENBLAS_NUM_THREADS": "4"}) == "4"
+
+
+def test_what_nobody_foresaw_is_one_line_and_a_file(tmp_path):
+    code = """
+import sys
+from amst_hpc.cli import app as cli
+def app(): raise LookupError("of a kind")
+cli.app = app
+cli.main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    (path,) = tmp_path.iterdir()
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == [
+        f"amst-hpc: LookupError: of a kind (an error of the program; {path} has more)"
+    ]
+    assert "Traceback" in path.read_text()
+
+
+def test_names_in_another_encoding_are_one_line(tmp_path):
+    ended = run(0, "align", os.fsdecode(b"r\xe4w"), "pre", "out.h5", cwd=tmp_path)
+    assert ended.code == 2
+    assert ended.stderr.splitlines() == [r"amst-hpc: 'r\udce4w': expected UTF-8"]

@@ -1,8 +1,11 @@
 """Numbers on the command line: what is taken, and one line for what is not."""
 
-import pytest
+from pathlib import Path
 
-from amst_hpc.cli.options import parse_area, parse_block, parse_range
+import pytest
+import typer
+
+from amst_hpc.cli.options import errors, output_file, parse_area, parse_block, parse_range
 from amst_hpc.config import InputError
 
 
@@ -23,7 +26,9 @@ def test_an_area_is_yx():
     assert parse_area(None) is None
 
 
-@pytest.mark.parametrize("text", ["3", "", "-1:4", "a:b", "1:2:3", "1.5:2"])
+@pytest.mark.parametrize(
+    "text", ["3", "", "-1:4", "a:b", "1:2:3", "1.5:2", "²:4", "٣:4", "0:" + "9" * 5000]
+)
 def test_a_bad_range_is_named(text):
     with pytest.raises(InputError, match=rf"--range {text}: expected A:B"):
         parse_range(text)
@@ -39,3 +44,20 @@ def test_a_bad_block_is_named(text):
 def test_a_bad_area_is_named(text):
     with pytest.raises(InputError, match=rf"--area {text}: expected Y0:Y1,X0:X1"):
         parse_area(text)
+
+
+def test_an_output_is_named_by_either_of_its_files():
+    assert output_file(Path("a/out.xml")) == output_file(Path("a/out.h5")) == Path("a/out.h5")
+    assert output_file(Path("slices")) == Path("slices")
+    for nothing in ("/", ".", ".."):
+        with pytest.raises(InputError, match="expected the name of an output"):
+            output_file(Path(nothing))
+
+
+@pytest.mark.parametrize(("number", "code"), [(13, 2), (21, 2), (28, 1), (5, 1)])
+def test_a_file_that_may_not_be_opened_is_one_line(capsys, number, code):
+    """A fault of the file system, which may pass, is no bad input."""
+    with pytest.raises(typer.Exit) as ended, errors():
+        raise OSError(number, "for a reason", "/some/file")
+    assert ended.value.exit_code == code
+    assert capsys.readouterr().err == "amst-hpc: /some/file: for a reason\n"

@@ -42,6 +42,18 @@ def test_comma_separated_by_its_name(folder: Path) -> None:
     assert read_manifest(path)[0].output == folder / "out.h5"
 
 
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("delimiter", ["\t", ";", ","])
+@pytest.mark.parametrize("name", ["stacks.csv", "stacks.tsv"])
+def test_tables_as_spreadsheets_write_them(
+    folder: Path, mark: str, delimiter: str, name: str
+) -> None:
+    lines = f"{mark}raw,prealigned,output,template.radius\nraw,pre,out.h5,5\n"
+    (entry,) = read_manifest(manifest(folder, lines.replace(",", delimiter), name))
+    assert (entry.raw, entry.output) == (str(folder / "raw"), folder / "out.h5")
+    assert entry.settings(None, []).template.radius == 5
+
+
 def test_it_reads_back_what_it_writes(folder: Path) -> None:
     entries = read_manifest(manifest(folder, HEADER + "raw\tpre\tout.h5\t5\n"))
     copy = folder / "deep" / "copy.tsv"
@@ -60,6 +72,7 @@ def test_it_reads_back_what_it_writes(folder: Path) -> None:
         ("raw\tprealigned\toutput\tradius\na\tb\tc\td\n", "column 'radius'"),
         (HEADER + "raw\t\tout.h5\t\n", "line 2: prealigned is empty"),
         (HEADER + "raw\tpre\tout.h5\t1\t2\n", "line 2: 5 cells, expected 4"),
+        (HEADER + "raw\tpre\t" + "o" * 200_000 + "\t\n", "expected a table .field larger than"),
     ],
 )
 def test_a_table_that_is_none_is_refused(folder: Path, text: str, said: str) -> None:
@@ -82,6 +95,16 @@ def test_every_faulty_line_is_named(folder: Path) -> None:
     assert len(faults) == len(expected)
     for fault, said in zip(faults, expected, strict=True):
         assert said in fault
+
+
+def test_stacks_whose_numbers_disagree_are_named(folder: Path) -> None:
+    (folder / "pre" / "1.tif").rename(folder / "pre" / "7.tif")
+    header = HEADER.replace("template.radius", "input.pair_by")
+    path = manifest(folder, f"{header}raw\tpre\ta.h5\t\nraw\tpre\tb.h5\tposition\n")
+    (fault,), (found,) = check_entries(read_manifest(path), None, [])
+    assert "line 2: RAW" in fault
+    assert "the numbers disagree" in fault
+    assert found.depth == 3
 
 
 def test_a_line_that_is_not_there(folder: Path) -> None:

@@ -152,6 +152,18 @@ def test_settings_of_a_file_go_into_the_script(folder: Path) -> None:
         Order(Site(), Path("amst.toml"), ("template.radius=x",))
 
 
+@pytest.mark.parametrize("blocks", [0, 4])
+def test_the_shortest_time_limit_is_a_minute(folder: Path, blocks: int) -> None:
+    plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(hours=0.01)), blocks)
+    for script in plan.scripts:
+        assert "#SBATCH --time=00:01:00" in script.text
+
+
+def test_a_settings_file_with_a_byte_order_mark(folder: Path) -> None:
+    Path("mine.toml").write_text("[template]\nradius = 3\n", encoding="utf-8-sig")
+    assert Order(Site(), Path("mine.toml")).options == ("--set", "template.radius=3")
+
+
 def test_a_stopped_step_goes_back_into_the_queue(folder: Path) -> None:
     plan = plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site(hours=0.4)), 4)
     assert all("  75) echo" in script.text for script in plan.scripts)

@@ -36,21 +36,41 @@ def test_legacy_bigdataviewer_bits_are_uint16(tmp_path):
     check(path, volume)
 
 
+def test_signed_voxels_of_bigdataviewer_are_not_taken_for_uint16(tmp_path):
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file["t00000/s00/0/cells"] = np.full((2, 4, 4), -1, np.int16)
+        file["s00/resolutions"] = np.ones((1, 3))
+        file["s00"].attrs["dataType"] = "int16"
+    refused(path, "dtype int16, expected uint8 or uint16")
+
+
+def test_another_dataset_has_another_stamp(tmp_path):
+    """A job that was begun with the one is not continued with the other."""
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = file["b"] = np.zeros((2, 4, 4), np.uint8)
+    stamps = [open_stack(f"{path}:/{name}", "RAW").stamp(1) for name in "ab"]
+    assert stamps[0] != stamps[1]
+
+
 def test_hdf5_files_without_the_stack(tmp_path):
     path = tmp_path / "a.h5"
     with h5py.File(path, "w") as file:
         file["flat"] = np.zeros((4, 4), np.uint8)
         file["real"] = np.zeros((2, 4, 4), np.float32)
-    refused(f"{path}:/gone", "no dataset /gone; it holds flat, real")
+        file["signed"] = np.full((2, 4, 4), -1, np.int16)
+        file["empty"] = np.zeros((2, 0, 4), np.uint8)
+        file["nothing"] = h5py.Empty("u1")
+    refused(f"{path}:/signed", "dtype int16, expected uint8 or uint16")
+    refused(f"{path}:/empty", "shape .2, 0, 4. .z, y, x. holds no pixels")
+    refused(f"{path}:/nothing", "shape .., expected .z, y, x.")
+    refused(f"{path}:/gone", "no dataset /gone; it holds empty, flat, nothing, real, signed")
     refused(path, "no dataset /t00000/s00/0/cells")
     refused(f"{path}:/flat", "expected .z, y, x.")
     refused(f"{path}:/real", "dtype float32, expected uint8 or uint16")
     (tmp_path / "cut.h5").write_bytes(path.read_bytes()[:100])
     refused(tmp_path / "cut.h5", "not a readable HDF5 file")
-    (tmp_path / "a.xml").write_text("<SpimData>")
-    refused(tmp_path / "a.xml", "not valid XML")
-    (tmp_path / "a.xml").write_text("<SpimData/>")
-    refused(tmp_path / "a.xml", "names no HDF5 file")
 
 
 @pytest.fixture

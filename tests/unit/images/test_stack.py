@@ -1,18 +1,9 @@
-"""What all stacks share: gaps in the numbers, slices of another size."""
+"""What all stacks share: slices of another size."""
 
 import numpy as np
 import pytest
 
-from amst_hpc.images.stack import SliceError, fit_to, number_gaps
-
-
-def test_gaps_in_the_numbers():
-    def gaps(*numbers):
-        return number_gaps([f"s_{z:03d}.tif" for z in numbers])
-
-    assert gaps(0, 1, 2, 5, 6) == ["after s_002.tif: 2 missing"]
-    assert gaps(0, 5, 10, 20) == ["after s_010.tif: 1 missing"]
-    assert number_gaps(["a.tif", "b.tif", "c.tif"]) == []
+from amst_hpc.images.stack import SliceError, fit_to
 
 
 def test_a_slice_of_another_size_is_cropped_and_padded():

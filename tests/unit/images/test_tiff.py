@@ -1,4 +1,4 @@
-"""TIFF slices and pages read as what was written; a damaged one is named."""
+"""TIFF slices read as what was written; a damaged one is named."""
 
 import os
 import subprocess
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from jobs import UNPRIVILEGED
-from series import check, refused, write_series
+from series import check, drop_tag, one_page, refused, set_tag, write_series
 
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.stack import SliceError
@@ -31,36 +31,6 @@ from amst_hpc.images.stack import SliceError
 )
 def test_folder_of_slices(tmp_path, volume, options):
     check(write_series(tmp_path / "raw", volume, **options), volume)
-
-
-@pytest.mark.parametrize("compression", [None, "zlib", "lzw"])
-def test_multi_page(tmp_path, volume, compression):
-    path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, volume, photometric="minisblack", compression=compression)
-    check(path, volume)
-
-
-def test_pages_written_one_by_one(tmp_path, volume):
-    path = tmp_path / "stack.tif"
-    with tifffile.TiffWriter(path) as writer:
-        for image in volume:
-            writer.write(image, photometric="minisblack", contiguous=False)
-    check(path, volume)
-
-
-@pytest.mark.parametrize("byteorder", ["<", ">"])
-def test_imagej_stack_with_contiguous_pixels(tmp_path, volume, byteorder):
-    """Fiji writes big-endian."""
-    path = tmp_path / "stack.tif"
-    metadata = {"axes": "ZYX"}
-    tifffile.imwrite(path, volume, imagej=True, metadata=metadata, byteorder=byteorder)
-    check(path, volume)
-
-
-def test_a_single_page(tmp_path, volume):
-    path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, volume[0], photometric="minisblack")
-    check(path, volume[:1])
 
 
 def test_black_slices_are_seen(tmp_path, volume):
@@ -157,11 +127,53 @@ def test_a_slice_that_may_not_be_read(tmp_path, volume):
     assert "Permission denied" in done.stdout
 
 
-def test_a_stack_cut_short(tmp_path, volume):
-    path = tmp_path / "stack.tif"
-    for options in ({"imagej": True}, {"photometric": "minisblack", "compression": "zlib"}):
-        tifffile.imwrite(path, volume, **options)
-        whole = path.read_bytes()
-        for length in (0, 7, len(whole) // 3, len(whole) * 2 // 3):
-            path.write_bytes(whole[:length])
-            refused(path, r"stack\.tif")
+def test_white_as_zero_is_turned_round(tmp_path, volume):
+    white = np.iinfo(volume.dtype).max
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    for z, image in enumerate(volume):
+        path = folder / f"s_{z}.tif"
+        tifffile.imwrite(path, white - image, photometric="miniswhite", compression="zlib")
+    check(folder, volume)
+
+
+def test_a_page_without_a_word_on_colours_is_grey(tmp_path, volume):
+    folder = write_series(tmp_path / "raw", volume)
+    for path in folder.iterdir():
+        drop_tag(path, 262)
+    check(folder, volume)
+
+
+def test_palettes_and_colour_filters_are_refused(tmp_path, volume):
+    folder = write_series(tmp_path / "raw", volume)
+    path, image = folder / "slice_0002.tif", np.zeros((20, 30), np.uint8)
+    tifffile.imwrite(path, image, photometric="palette", colormap=np.zeros((3, 256), np.uint16))
+    refused(folder, "slice_0002.tif: colours PALETTE, expected grey")
+    tifffile.imwrite(path, image, photometric="cfa")
+    refused(folder, "slice_0002.tif: colours CFA, expected grey")
+
+
+def test_a_compression_that_nobody_knows(tmp_path, volume):
+    folder = write_series(tmp_path / "raw", volume, compression="zlib")
+    set_tag(folder / "slice_0001.tif", 259, 4711)
+    refused(folder, "slice_0001.tif: compression 4711, which cannot be decoded")
+
+
+@pytest.mark.parametrize("tag", [273, 279])
+def test_a_strip_that_is_not_there(tmp_path, volume, tag):
+    """A place or a length of 0, as of a sparse file, would be read as black."""
+    folder = write_series(tmp_path / "raw", volume, compression="zlib")
+    set_tag(folder / "slice_0001.tif", tag, 0)
+    refused(folder, "slice_0001.tif: damaged, not all of its strips are there")
+
+
+@pytest.mark.parametrize("imagej", [True, False])
+def test_a_whole_stack_in_the_place_of_a_slice(tmp_path, volume, imagej):
+    """Also one that has a single page, as those of more than 4 GB."""
+    folder = write_series(tmp_path / "raw", volume)
+    options = {"imagej": True, "metadata": {"axes": "ZYX"}} if imagej else {}
+    path = folder / "slice_0001.tif"
+    tifffile.imwrite(path, volume, photometric="minisblack", **options)
+    refused(folder, "slice_0001.tif: 5 pages, expected one slice per file")
+    one_page(path)
+    refused(folder, "slice_0001.tif: 5 pages, expected one slice per file")

@@ -43,12 +43,16 @@ def test_errors_that_all_ranks_share_pass_the_guard(error):
     assert not comm.aborted
 
 
-def test_the_guard_ends_the_whole_job(caplog):
+def test_the_guard_ends_the_whole_job(caplog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     comm = Communicator(rank=1, size=3)
     with guard(comm):
         raise RuntimeError("boom")
     assert comm.aborted == [1]
     assert "rank 1 of 3 failed" in caplog.text
+    assert "RuntimeError: boom (an error of the program" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert "boom" in next(tmp_path.iterdir()).read_text()
 
 
 def test_a_single_process_exits_and_a_full_disk_is_one_line(caplog):

@@ -92,6 +92,8 @@ def test_settings_are_checked_too(tissue, tmp_path):
     linked(tissue, tmp_path)
     refused(check(tmp_path, "--set", "template.radius=0"), "template.radius = 0")
     refused(check(tmp_path, "--set", "refine.elastix.Transform=BSpline"), "'BSpline'")
+    refused(check(tmp_path, "--set", "refine.elastix.Foo=1"), "Foo: no parameter of elastix")
+    refused(check(tmp_path, "--set", "refine.elastix.Metric=Nonsense"), "nothing with this Metric")
     refused(check(tmp_path, "--config", "/no/such.toml"), "/no/such.toml: cannot be read")
 
 

@@ -1,0 +1,122 @@
+"""The order of slices by their file names, and what the numbers in these say."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from itertools import groupby, pairwise
+from pathlib import Path
+
+from amst_hpc.config import InputError
+
+LEAST = 3
+"""Names of one kind in a row are a series from so many on."""
+
+
+def order_files(files: Iterable[Path]) -> tuple[list[Path], list[str]]:
+    """The files of a stack in natural order (2 before 10), folder by folder, and the slices' names.
+
+    The names are those of the files; with that of the folder before, where they are not unique.
+    Raises `InputError` for twins and for names that do not belong to the series.
+    """
+    found = sorted(files, key=lambda path: (_natural(str(path.parent)), _natural(path.name)))
+    for a, b in pairwise(found):
+        if a.parent == b.parent and _natural(a.stem)[0] == _natural(b.stem)[0]:
+            raise InputError(f"{a.name} and {b.name} are the same slice by name; expected one")
+    _refuse_strangers(found)
+    names = [path.name for path in found]
+    if len(set(names)) < len(names):
+        common = os.path.commonpath([path.parent for path in found])
+        names = [str(path.relative_to(common)).replace(os.sep, "_") for path in found]
+    if len(set(names)) < len(names):
+        twice = max(names, key=names.count)
+        raise InputError(f"two slices would be named {twice}; expected other names")
+    return found, names
+
+
+def _natural(text: str) -> tuple[list[str | int], str]:
+    """A key to sort by; the second part decides between 1 and 01."""
+    parts = re.split(r"([0-9]+)", text)
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)], text
+
+
+def skeleton(text: str) -> str:
+    """A name without its numbers."""
+    return re.sub(r"[0-9]+", "#", text)
+
+
+def _refuse_strangers(files: Sequence[Path]) -> None:
+    """Raises `InputError` for names of another kind than the rest.
+
+    Kinds that follow one another, each a series, are parts of one stack.
+    """
+    for path in files:
+        if not _is_utf8(str(path)):
+            raise InputError(f"{str(path)!r}: expected a name in UTF-8")
+    kinds = [skeleton(str(path.with_suffix(""))) for path in files]
+    runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
+    whole = len({kind for kind, _ in runs}) == len(runs) and min(n for _, n in runs) >= LEAST
+    if len(runs) == 1 or whole or not any("#" in skeleton(path.stem) for path in files):
+        return
+    most = max(set(kinds), key=kinds.count)
+    strange = [path.name for path, kind in zip(files, kinds, strict=True) if kind != most]
+    more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
+    raise InputError(
+        f"{', '.join(strange[:3])}{more}: not of the series {Path(most).name} by name; expected "
+        "one series (a glob can choose it)"
+    )
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def slice_numbers(names: Sequence[str]) -> list[int] | None:
+    """The number of each slice: that part of the names that counts them, None where there is none.
+
+    Where several numbers grow from name to name (a time, a position), that which grows least.
+    """
+    stems = [Path(name).stem for name in names]
+    if len(set(map(skeleton, stems))) != 1:
+        return None
+    columns = zip(*([int(n) for n in re.findall(r"[0-9]+", stem)] for stem in stems), strict=True)
+    growing = [list(c) for c in columns if all(a < b for a, b in pairwise(c))]
+    return min(growing, key=lambda c: c[-1] - c[0], default=None)
+
+
+def number_gaps(names: Sequence[str]) -> list[str]:
+    """The missing numbers of a series, each as 'after NAME: n missing'."""
+    numbers = slice_numbers(names)
+    if numbers is None or len(names) < LEAST:
+        return []
+    step = min(b - a for a, b in pairwise(numbers))
+    return [
+        f"after {name}: {(b - a) // step - 1} missing"
+        for name, a, b in zip(names, numbers, numbers[1:], strict=False)
+        if b - a > step
+    ]
+
+
+def number_fault(raw: Sequence[int], prealigned: Sequence[int]) -> tuple[int, str] | None:
+    """The first slice whose numbers disagree, and why; None where the two may count the same.
+
+    They do if one is the other moved on as a whole; moved, PREALIGNED starts at 0 or 1, as a
+    program that numbers its output anew does. Steps of 10 may stand for steps of 1.
+    """
+    depth = min(len(raw), len(prealigned))
+    if depth < 2:
+        return None
+    steps = [min(b - a for a, b in pairwise(n)) for n in (raw, prealigned)]
+    for z in range(depth):
+        places = [(n[z] - n[0]) / step for n, step in zip((raw, prealigned), steps, strict=True)]
+        if places[0] != places[1]:
+            return z, "gaps in other places"
+    anew = prealigned[0] in (0, 1) and len(raw) == len(prealigned)
+    if raw[0] != prealigned[0] and not anew:
+        return 0, "another first number"
+    return None
