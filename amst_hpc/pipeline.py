@@ -230,7 +230,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z in inputs.select:
                 if z not in found:
                     raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt.paired())
+            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
             for z, _ in absent:
                 raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             in_order = [found[z] for z in inputs.select]

@@ -22,7 +22,7 @@ from amst_hpc.cluster.blocks import read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
-from amst_hpc.job.journal import records
+from amst_hpc.job.journal import records, registered
 from amst_hpc.job.progress import duration
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
@@ -89,8 +89,8 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
-    kinds = ("slice", "provisional")
-    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] in kinds}
+    kept = registered(folder / "journal", "slice", "provisional")
+    found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))
     mine = [record for z, record in found.items() if z in begun]
     state = _state(out, folder)

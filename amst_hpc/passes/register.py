@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from amst_hpc.config import Config
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError
+from amst_hpc.images.stack import SliceError, checksum
 from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.job.journal import Journal, crashed_slices
 from amst_hpc.job.progress import ProgressMeter, StageTimer
@@ -161,6 +158,7 @@ class Registrar:
         self.refine = make_refine(config.refine, config.coarse.device, rank_on_node)
         self.window: dict[int, Image | None] = {}
         self.unreadable: set[int] = set()
+        self.crcs: dict[int, int] = {}  # of pre-aligned slices
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
         if comm.rank == 0:
@@ -198,6 +196,7 @@ class Registrar:
             log.warning("left out of the templates: %s", error)
             self.unreadable.add(z)
             return None
+        self.crcs[z] = checksum(image)
         return None if is_blank(image) else image
 
     def register(self, z: int, template: Image | None, crashed: bool) -> SliceResult:
@@ -217,7 +216,7 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=zlib.crc32(np.ascontiguousarray(raw).data))
+        result = replace(result, crc=checksum(raw, offset))
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")
@@ -245,6 +244,7 @@ class Registrar:
             self.inputs.raw.names[z],
             missed=[prealigned[i] for i in sorted(missed - self.inputs.excluded)],
             left_out=self.inputs.left_out(z, radius),
+            crc_prealigned=self.crcs.get(z),
             rank=self.rank,
             device=self.matcher.device,
         )
