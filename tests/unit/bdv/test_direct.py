@@ -195,7 +195,8 @@ def test_file_of_another_writer_is_refused(tmp_path, name):
         file.copy("s00", copy)
         for k in range(len(target.layout.levels)):
             data = file[cells(k)]
-            made = copy.create_dataset(cells(k), data.shape, data.dtype, chunks=data.chunks)
+            shapes = {"chunks": data.chunks, "maxshape": tuple(np.maximum(data.shape, data.chunks))}
+            made = copy.create_dataset(cells(k), data.shape, data.dtype, **shapes)
             for z in reversed(range(data.shape[0])):
                 made[z] = data[z]
     (tmp_path / "copy.h5").replace(target.path)
