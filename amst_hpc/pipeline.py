@@ -182,17 +182,25 @@ def _align_block(
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
         settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
+        began, seconds = time.monotonic(), dict[str, float]()
         if job.retry or not settled:
-            register_slices(_with_halo(part, config), config, attempt, comm, stop)
+            _, seconds = register_slices(_with_halo(part, config), config, attempt, comm, stop)
+        registered = time.monotonic()
         work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
         pair_slices(work, config.coarse.device, attempt, comm, stop)
+        paired = time.monotonic()
+        seconds |= {"pair": paired - registered, "total": paired - began}
         if not settled:
+            attempt.record_seconds(comm.rank, seconds)
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "
             return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
         aligned = AlignedStack(inputs, settled, open_resampler(config, comm))
         plan = on_rank_0(comm, lambda: plan_block(aligned, config.output, attempt, count))
         write_layers(aligned, plan, attempt, comm, stop)
+        written = time.monotonic()
+        seconds |= {"write": written - paired, "total": written - began}
+        attempt.record_seconds(comm.rank, seconds)
     told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
     return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
 
@@ -246,6 +254,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
+            facts |= describe_blocks(attempt, len(blocks.ranges))
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
 
@@ -268,6 +277,12 @@ def describe_ranks(
         "writer": choose_writer(config.output, comm.size),
         "seconds_per_rank": parts,
     }
+
+
+def describe_blocks(attempt: Attempt, blocks: int) -> dict[str, Any]:
+    """The same of the tasks that made the blocks: each of their ranks, all steps together."""
+    parts = attempt.seconds()
+    return {"blocks": blocks, "ranks": len(parts), "seconds_per_rank": parts}
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -143,6 +144,19 @@ class Attempt:
                     journal.write({"kind": FORGOTTEN, "slices": slices})
             self._settled.unlink(missing_ok=True)
         write_stamps(self.journal, changes.stamps)
+
+    def record_seconds(self, rank: int, seconds: Mapping[str, float]) -> None:
+        """Keep how long a step of a block took on a rank, by pass, for `seconds`."""
+        with self.open_journal(rank, "seconds") as journal:
+            record = {"kind": "seconds", "block": self.block, "rank": rank, "seconds": seconds}
+            journal.write(record)
+
+    def seconds(self) -> list[dict[str, float]]:
+        """Of each rank of each block that has ended a step, all its steps together."""
+        found: dict[tuple[int, int], Counter[str]] = {}
+        for r in records(self.journal, "*.seconds.log"):
+            found.setdefault((r["block"], r["rank"]), Counter()).update(r["seconds"])
+        return [{k: round(v, 3) for k, v in found[place].items()} for place in sorted(found)]
 
     def settle(self, results: Sequence[SliceResult], overrides: Sequence[Override]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""

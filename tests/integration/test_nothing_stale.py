@@ -1028,4 +1028,11 @@ def test_blocks_give_the_datasets_of_one_job(stacks, alone, tmp_path, blocks, ra
         assert not out.exists()
         finished(call("merge", out))
     same(out, alone(0))
+    facts = json.loads((tmp_path / "out.amst" / "run.json").read_text())
+    assert facts["ranks"] == len(facts["seconds_per_rank"]) == blocks * max(1, ranks)
+    for seconds in facts["seconds_per_rank"]:
+        parts = [seconds[name] for name in ("start", "register", "pair", "write")]
+        assert 0 < sum(parts) <= seconds["total"] + 0.01, "of both steps"
+    ended = finished(call("report", out))
+    assert f"Its {blocks} blocks took " in Path(ended.stdout.strip()).read_text()
     finished(call("verify", out))
