@@ -134,6 +134,13 @@ def guard(comm: Communicator) -> Iterator[None]:
         comm.Abort(1)
 
 
+def threads_allowed() -> bool:
+    """True if any thread may call MPI at any time."""
+    from mpi4py import MPI
+
+    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+
 def mpi_library() -> str:
     """Name and version of the MPI in use."""
     from mpi4py import MPI
