@@ -14,6 +14,7 @@ from amst_hpc.cli.options import (
     parse_range,
     parse_voxel_size,
     ranks,
+    say,
     tell,
 )
 
@@ -29,7 +30,7 @@ def verify(
 
         report = verify_output(out, comm)
     if comm.rank == 0:
-        typer.echo(report.summary)
+        say(report.summary)
         for fault in report.faults:
             tell(fault)
     if report.faults:
@@ -83,7 +84,7 @@ def evaluate(
             figures.write_files(found, out)
     if comm.rank == 0:
         for line in figures.to_lines(found):
-            typer.echo(line)
+            say(line)
 
 
 def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an align")]) -> None:
@@ -95,4 +96,4 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an ali
 
         with locked(run_folder(out)):
             path = write_report(out)
-    typer.echo(path)
+    say(path)

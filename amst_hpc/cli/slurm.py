@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from amst_hpc.cli.options import ConfigOption, OverridesOption, SetOption, errors
+from amst_hpc.cli.options import ConfigOption, OverridesOption, SetOption, errors, say
 from amst_hpc.config import InputError
 
 
@@ -53,11 +53,11 @@ def submit(
         else:
             raw, prealigned, out = job or []
             plan = plan_stack(Job(raw, prealigned, Path(out), overrides=overrides), order, blocks)
-        typer.echo(plan.show())
+        say(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:
         lines = ["", "Nothing was sent. Send it with --yes."]
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def status(
@@ -70,4 +70,4 @@ def status(
         from amst_hpc.cluster.status import show, table
 
         found = show(path)
-    typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))
+    say(table(found, str(path), None if sys.stdout.isatty() else 160))
