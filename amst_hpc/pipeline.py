@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from amst_hpc.config import Config, InputError, Output, from_tree
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
+from amst_hpc.job.room import find_place
 from amst_hpc.job.run_folder import Attempt, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.pair_result import PairResult
@@ -109,6 +110,7 @@ def align(
     anything is written) and `Stopped`.
     """
     number = block[0] if block else 0
+    job = on_all_ranks(comm, lambda: replace(job, out=find_place(job.out)))
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
@@ -225,6 +227,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
     """
     if comm.size > 1:
         raise InputError(f"merge runs on one process, not {comm.size}")
+    out = find_place(out)
     with recording_failure(out, comm):
         began = time.monotonic()
         blocks = read_blocks(out)
@@ -292,7 +295,8 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
     """
     local_rank, local_size = local_place(comm)
-    with scratch_folder(local_rank) as scratch:
+    with ExitStack() as held:
+        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
         prepare(scratch, cores_per_rank(local_size))
 
         def check() -> None:

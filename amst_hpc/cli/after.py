@@ -21,18 +21,24 @@ from amst_hpc.cli.options import (
 
 def verify(
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file")],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="have the damaged layers written again by the next align"),
+    ] = False,
 ) -> None:
     """Read back every chunk of every level and compare it with the checksums taken when it was
-    written; check the tables, attributes and the XML. Exit 1 and one line per fault.
+    written; check the tables, attributes and the XML. Exit 1 and one line per damaged layer.
     """
     with ranks() as comm:
         from amst_hpc.quality.verify import verify_output
 
-        report = verify_output(out, comm)
+        report = verify_output(out, comm, repair)
     if comm.rank == 0:
         say(report.summary)
         for fault in report.faults:
             tell(fault)
+        if report.next_step:
+            say(report.next_step, err=True)
     if report.faults:
         raise typer.Exit(EXIT_FAILED)
 
@@ -91,9 +97,11 @@ def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an ali
     """Draw OUT.amst/report.html again, from what the alignment has kept."""
     with errors():
         from amst_hpc.job.lock import locked
+        from amst_hpc.job.room import find_place
         from amst_hpc.job.run_folder import run_folder
         from amst_hpc.quality.report import write_report
 
+        out = find_place(out)
         with locked(run_folder(out)):
             path = write_report(out)
     say(path)

@@ -11,6 +11,7 @@ from amst_hpc import __version__
 from amst_hpc.cli.after import evaluate, report, verify
 from amst_hpc.cli.align import align, demo, merge, task
 from amst_hpc.cli.before import check, devices, show_config
+from amst_hpc.cli.options import say
 from amst_hpc.cli.slurm import status, submit
 
 app = typer.Typer(
@@ -26,7 +27,7 @@ app.command("config")(show_config)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"amst-hpc {__version__}")
+        say(f"amst-hpc {__version__}")
         raise typer.Exit
 
 

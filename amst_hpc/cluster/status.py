@@ -25,6 +25,7 @@ from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records, registered
 from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
+from amst_hpc.job.room import find_place
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 from amst_hpc.slice_result import OVERRIDE
@@ -68,6 +69,7 @@ def slurm_folder(path: Path) -> Path:
 
 def show(path: Path) -> list[Status]:
     """The jobs of a manifest, or of one output. Raises `InputError`."""
+    path = find_place(path)
     if path.suffix in MANIFESTS:
         outputs = [entry.output for entry in read_manifest(path)]
     elif run_folder(path).is_dir() or failure_reason(path) or slurm_folder(path).is_dir():

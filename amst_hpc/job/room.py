@@ -11,20 +11,62 @@ import numpy as np
 
 from amst_hpc.bdv.direct import file_bytes
 from amst_hpc.bdv.file import make_target
-from amst_hpc.config import Config, InputError
+from amst_hpc.bdv.metadata import read_hdf5_path
+from amst_hpc.config import Config, InputError, Output
 from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
 
+LONGEST_NAME = 230  # bytes; .NAME.failed-0001.PID and .NAME.settings.xml.part have 255 at most
 
-def refuse_inputs(job: Job) -> None:
-    """Raises `InputError` for an output that would take the place of an input, or stand in it."""
+
+def find_place(out: Path) -> Path:
+    """Where the output is or will be: a link is followed.
+
+    Raises `InputError` for a name that is too long, or a link in a circle.
+    """
+    _check_length(out)
+    try:
+        place = out.resolve() if out.is_symlink() else out
+    except (OSError, RuntimeError):
+        raise InputError(f"OUT {out}: is a link that leads nowhere") from None
+    _check_length(place)
+    return place
+
+
+def _check_length(out: Path) -> None:
+    """What stands beside OUT has longer names."""
+    length = len(os.fsencode(out.name.removesuffix(".h5")))
+    if length > LONGEST_NAME:
+        raise InputError(
+            f"OUT {out}: its name has {length} bytes without .h5, too long; expected at most "
+            f"{LONGEST_NAME}"
+        )
+
+
+def refuse_inputs(job: Job, output: Output) -> None:
+    """Raises `InputError` for an output that would take the place of an input, or stand in it, and
+    for a folder in the place of a file.
+    """
+    if output.format == "bdv" and job.out.is_dir():
+        raise InputError(f"OUT {job.out}: is a folder; expected a file")
+    if output.format == "tif" and job.out.is_file():
+        raise InputError(f"OUT {job.out}: is a file; expected a folder")
     out = job.out.resolve()
     for source, option in ((job.raw, "RAW"), (job.prealigned, "PREALIGNED")):
         path = Path(source.partition(":/")[0])
         several = glob.has_magic(path.name) and not path.exists()
         place = (path.parent if several else path).resolve()
-        if place == out or (place in out.parents and not several):
+        taken = {out, out.with_suffix(".xml")} & {place, *_slices_behind(path, several)}
+        if taken or (place in out.parents and not several):
             raise InputError(f"OUT {job.out}: is {option} {source} or inside it; expected another")
+
+
+def _slices_behind(path: Path, several: bool) -> set[Path]:
+    """The HDF5 file that an XML names; the folders of slices that are links."""
+    if path.suffix == ".xml":
+        return {read_hdf5_path(path).resolve()}
+    found = path.parent.glob(path.name) if several else path.iterdir() if path.is_dir() else ()
+    return {each.resolve().parent for each in found if each.is_symlink()}
 
 
 def check_room(job: Job, config: Config, inputs: Inputs, partial: Path, continued: bool) -> None:

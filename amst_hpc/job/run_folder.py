@@ -135,6 +135,14 @@ class Attempt:
                 found.clear()
         return found
 
+    def forget_layers(self, layers: Sequence[int]) -> None:
+        """These layers of the file that was written last are to be written again."""
+        begun = [r for r in records(self.journal, "*.write.log") if r["kind"] == "begun"][-1]
+        number = replace(self, number=next_attempt(self.journal))
+        with number.open_journal(0, "write") as journal:
+            journal.write(begun)
+            journal.write({"kind": FORGOTTEN, "layers": layers})
+
     def forget(self, changes: Changes) -> None:
         """Slices that have other pixels now are to be registered again; keep the stamps of now."""
         if changes.slices:
@@ -262,7 +270,7 @@ def open_attempt(
 
 def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[Job, dict[str, Any]]:
     """Take the lock if nothing is against it: the job and its fingerprint. Raises `InputError`."""
-    refuse_inputs(job)
+    refuse_inputs(job, config.output)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
     before = _read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
 from amst_hpc.config import InputError
-from amst_hpc.parallel.launch import refuse_copies
+from amst_hpc.parallel.launch import provide_home, refuse_copies
 from amst_hpc.parallel.signals import Stopped
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def world(copies: bool = False) -> Communicator:
     os.environ.setdefault(
         "HDF5_USE_FILE_LOCKING", "FALSE"
     )  # all writers are ours; NFS and Lustre refuse locks
+    provide_home(os.environ)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
