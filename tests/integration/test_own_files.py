@@ -93,9 +93,11 @@ def small_disk(tmp_path):
 
 def test_a_full_scratch_folder_is_named(tissue, tmp_path, small_disk):
     variables = environment() | {"TMPDIR": str(small_disk)}
-    with nothing_written(tmp_path):
-        ended = run(0, *line(tissue, tmp_path / "out.h5"), env=variables)
-    refused(ended, f"TMPDIR {small_disk}: .* GB free")
+    refused(
+        run(0, *line(tissue, tmp_path / "out.h5"), env=variables),
+        f"TMPDIR {small_disk}: .* GB free",
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["disk"]
 
 
 def test_without_a_scratch_folder(tissue, tmp_path, monkeypatch):
