@@ -33,6 +33,21 @@ def line(tissue: Path, out: Path, *more: str) -> list[str | Path]:
     return ["align", *inputs(tissue), out, *FAST, *SETTINGS, *more]
 
 
+@pytest.fixture(scope="module")
+def make(tissue, tmp_path_factory):
+    """A function compression -> OUT that is finished, made once."""
+    made = {}
+
+    def make(compression):
+        if compression not in made:
+            made[compression] = tmp_path_factory.mktemp("damage") / "out.h5"
+            more = ("--set", f"output.compression={compression}")
+            finished(call(*line(tissue, made[compression], *more)))
+        return made[compression]
+
+    return make
+
+
 # ---- stdout, mpirun, and the room around
 
 
@@ -171,22 +186,19 @@ def test_an_output_in_the_folder_that_linked_slices_stand_in(tissue, tmp_path):
     refused(ended, "store: is RAW .* or inside it")
 
 
+def test_an_output_that_an_xml_of_the_input_names(make, tissue, tmp_path):
+    """Neither its HDF5 file is overwritten, nor the XML that another OUT would have."""
+    shutil.copytree(make(0).parent, tmp_path / "in")
+    view, volume = tmp_path / "in" / "out.xml", tmp_path / "in" / "out.h5"
+    moved = tmp_path / "in" / "view.xml"
+    view.rename(moved)
+    for raw, out in ((moved, volume), (moved, moved.with_suffix(".h5"))):
+        with nothing_written(tmp_path):
+            ended = call("align", raw, tissue / "pre", out, *FAST, "--overwrite")
+        refused(ended, "is RAW .* or inside it")
+
+
 # ---- damage
-
-
-@pytest.fixture(scope="module")
-def make(tissue, tmp_path_factory):
-    """A function compression -> OUT that is finished, made once."""
-    made = {}
-
-    def make(compression):
-        if compression not in made:
-            made[compression] = tmp_path_factory.mktemp("damage") / "out.h5"
-            more = ("--set", f"output.compression={compression}")
-            finished(call(*line(tissue, made[compression], *more)))
-        return made[compression]
-
-    return make
 
 
 def voxels(out: Path) -> dict[str, str]:
