@@ -19,6 +19,7 @@ LAYER_DEPTHS = (64, 32, 16, 8)  # slices; large chunks compress and read better
 SMALLEST_LEVEL = 256  # px: the last level has no more in y and x
 LARGEST_Z_FACTOR = 8  # chosen by itself
 LARGEST_SET_Z_FACTOR = 64  # set by the user
+PAGE = 4096  # bytes; no two layers share one
 IMBALANCE = 1.1  # slices of the busiest rank over the mean
 LAYER_BYTES = 2 << 30
 """Memory that the buffers of a layer may take, on whatever node: the cut must not depend on it."""
@@ -146,9 +147,20 @@ def usual_layout(shape: Zyx, slice_bytes: int, output: Output) -> Layout:
 
 
 def _level(full: Zyx, factors: Zyx, layer: int, edge: int) -> Level:
+    """A chunk of a level that is smaller than `edge` is only as large as whole pages make it."""
     shape = _divide(full, factors)
-    chunk = (min(layer // factors[0], shape[0]), min(edge, shape[1]), min(edge, shape[2]))
-    return Level(factors, shape, chunk)
+    depth = min(layer // factors[0], shape[0])
+    height, width = min(edge, shape[1]), min(edge, shape[2])
+    if depth < shape[0]:
+        height = _lengthen(height, edge, depth * width if width == edge else depth * 32)
+        width = _lengthen(width, edge, depth * height)
+    return Level(factors, shape, (depth, height, width))
+
+
+def _lengthen(length: int, edge: int, pixels: int) -> int:
+    """The least one up to `edge` that makes `pixels` times it whole pages."""
+    step = PAGE // math.gcd(PAGE, pixels)
+    return min(edge, -(-length // step) * step)
 
 
 def _divide(shape: Zyx, factors: Zyx) -> Zyx:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from amst_hpc.config import Config, InputError, Output, from_tree
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
+from amst_hpc.job.room import find_place
 from amst_hpc.job.run_folder import Attempt, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.pair_result import PairResult
@@ -110,6 +111,7 @@ def align(
     anything is written) and `Stopped`.
     """
     number = block[0] if block else 0
+    job = on_all_ranks(comm, lambda: replace(job, out=find_place(job.out)))
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
@@ -183,17 +185,25 @@ def _align_block(
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
         settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
+        began, seconds = time.monotonic(), dict[str, float]()
         if job.retry or not settled:
-            register_slices(_with_halo(part, config), config, attempt, comm, stop)
+            _, seconds = register_slices(_with_halo(part, config), config, attempt, comm, stop)
+        registered = time.monotonic()
         work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
         pair_slices(work, config.coarse.device, attempt, comm, stop)
+        paired = time.monotonic()
+        seconds |= {"pair": paired - registered, "total": paired - began}
         if not settled:
+            attempt.record_seconds(comm.rank, seconds)
             told = f"block {number} of {count}: slices {part.select.start} to "
             told += f"{part.select.stop - 1} are registered; when all blocks are: "
             return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
         aligned = AlignedStack(inputs, settled, open_resampler(config, comm))
         plan = on_rank_0(comm, lambda: plan_block(aligned, config.output, attempt, count))
         write_layers(aligned, plan, attempt, comm, stop)
+        written = time.monotonic()
+        seconds |= {"write": written - paired, "total": written - began}
+        attempt.record_seconds(comm.rank, seconds)
     told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
     return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
 
@@ -218,6 +228,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
     """
     if comm.size > 1:
         raise InputError(f"merge runs on one process, not {comm.size}")
+    out = find_place(out)
     with recording_failure(out, comm):
         began = time.monotonic()
         blocks = read_blocks(out)
@@ -231,7 +242,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z in inputs.select:
                 if z not in found:
                     raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt.paired())
+            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
             for z, _ in absent:
                 raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             in_order = [found[z] for z in inputs.select]
@@ -247,6 +258,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
+            facts |= describe_blocks(attempt, len(blocks.ranges))
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
 
@@ -271,6 +283,12 @@ def describe_ranks(
     }
 
 
+def describe_blocks(attempt: Attempt, blocks: int) -> dict[str, Any]:
+    """The same of the tasks that made the blocks: each of their ranks, all steps together."""
+    parts = attempt.seconds()
+    return {"blocks": blocks, "ranks": len(parts), "seconds_per_rank": parts}
+
+
 @contextmanager
 def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[None]:
     """Makes OpenCL ready and checks all that the settings name, before anything is written.
@@ -278,7 +296,8 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
     """
     local_rank, local_size = local_place(comm)
-    with scratch_folder(local_rank) as scratch:
+    with ExitStack() as held:
+        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
         prepare(scratch, cores_per_rank(local_size))
 
         def check() -> None:

@@ -52,9 +52,9 @@ class SliceResult:
     needed. unreadable : blank because it cannot be read now. missed : pre-aligned slices that its
     template lacks because they cannot be read now; such a result is asked for again at the next
     start. start, metric : correlation with the template at `shift` and at `affine`. matches :
-    keypoints that agreed on the shift. crc : CRC-32 of the pixels of raw. reason : of the first
-    failure, then why `status` is no better. seconds : by stage. status, transform : what is
-    applied, None where the slice is blank.
+    keypoints that agreed on the shift. crc, crc_prealigned : CRC-32 of the pixels of raw and of its
+    own pre-aligned slice. reason : of the first failure, then why `status` is no better. seconds :
+    by stage. status, transform : what is applied, None where the slice is blank.
     pairs : registrations with neighbours that hold it; pair_residual : their median residual;
     correction : how far they move its corners on the mean, px. left_out : excluded slices that its
     template is without.
@@ -73,6 +73,7 @@ class SliceResult:
     metric: float = NAN
     matches: int = 0
     crc: int | None = None
+    crc_prealigned: int | None = None
     reason: str = ""
     seconds: Mapping[str, float] = field(default_factory=dict)
     rank: int = 0
@@ -113,6 +114,7 @@ class SliceResult:
             "prealigned": _plain(self.prealigned),
             "matches": self.matches,
             "crc": self.crc,
+            "crc_prealigned": self.crc_prealigned,
             "start": None if np.isnan(self.start) else self.start,
             "metric": None if np.isnan(self.metric) else self.metric,
             "reason": self.reason,
@@ -147,6 +149,7 @@ class SliceResult:
             metric=metric,
             matches=record["matches"],
             crc=record.get("crc"),
+            crc_prealigned=record.get("crc_prealigned"),
             reason=record["reason"],
             seconds=record["seconds"],
             rank=record["rank"],

@@ -15,9 +15,8 @@ from typing import Self
 import numpy as np
 
 from amst_hpc.bdv.chunks import Checksums, chunk_grid
-from amst_hpc.geometry import Layout
+from amst_hpc.geometry import PAGE, Layout
 
-PAGE = 4096
 TYPE = np.dtype("<u4")
 
 

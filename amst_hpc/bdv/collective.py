@@ -10,31 +10,45 @@ import numpy as np
 from amst_hpc.bdv.chunks import Checksums, ChunkChecksums, chunk_grid, layer_chunks
 from amst_hpc.bdv.file import Target, open_target
 from amst_hpc.bdv.metadata import cells
+from amst_hpc.bdv.overlap import StoringThread
 from amst_hpc.geometry import Level
+from amst_hpc.parallel.communicator import threads_allowed
 from amst_hpc.transform import Block
 
 WRITE_BYTES = 256 << 20  # in one collective write; MPI-IO counts end at 2 GB
 
 
 class CollectiveStore:
-    """All ranks write through parallel HDF5, which compresses."""
+    """All ranks write through parallel HDF5, which compresses.
+
+    Where MPI allows it, in a thread, while the next layer is made.
+    """
 
     def __init__(self, target: Target, comm: Any) -> None:
         self.layout = target.layout
         self.file = open_target(target, driver="mpio", comm=comm)
         self.transfer = h5py.h5p.create(h5py.h5p.DATASET_XFER)
         self.transfer.set_dxpl_mpio(h5py.h5fd.MPIO_COLLECTIVE)
+        self.thread = StoringThread(self._write_layer) if threads_allowed() else None
 
     def store(self, layer: int, levels: list[Block]) -> Checksums:
+        """The levels may change when `store` was called again and has returned."""
+        if self.thread is None:
+            self._write_layer(layer, levels)
+        else:
+            self.thread.put(layer, levels)
+        checksums = ChunkChecksums(self.layout, levels)
+        for chunk in layer_chunks(self.layout, layer, levels):
+            checksums.add(chunk)
+        return checksums.grids
+
+    def _write_layer(self, layer: int, levels: list[Block]) -> None:
+        """All levels; collective."""
         for k, level in enumerate(self.layout.levels):
             block = levels[k] if levels else None
             dataset = self.file[cells(k)]
             for y, x in write_regions(level, dataset.dtype.itemsize):
                 self._write(dataset, layer * level.chunk[0], y, x, block)
-        checksums = ChunkChecksums(self.layout, levels)
-        for chunk in layer_chunks(self.layout, layer, levels):
-            checksums.add(chunk)
-        return checksums.grids
 
     def _write(
         self, dataset: h5py.Dataset, z: int, y: range, x: range, block: Block | None
@@ -52,10 +66,16 @@ class CollectiveStore:
         dataset.id.write(in_memory, in_file, block, dxpl=self.transfer)
 
     def close(self) -> None:
+        if self.thread is not None:
+            self.thread.finish()
         self.file.close()
 
     def abandon(self) -> None:
-        """Leave the file open: its close is collective and would wait for the other ranks."""
+        """Leave the file open: its close is collective and would wait for the other ranks, as a
+        write in the thread may.
+        """
+        if self.thread is not None:
+            self.thread.drop(wait=False)
 
 
 def write_regions(level: Level, itemsize: int) -> list[tuple[range, range]]:

@@ -45,14 +45,13 @@ from amst_hpc.bdv.file import (
     find_target_mismatch,
     raise_passing,
     sync,
+    whole_chunks,
 )
 from amst_hpc.bdv.metadata import cells
 from amst_hpc.config import InputError
-from amst_hpc.geometry import Layout, Level, Zyx
+from amst_hpc.geometry import PAGE, Layout, Level, Zyx
 
 Block = NDArray[Any]  # (z, y, x), uint8 or uint16
-
-PAGE = 4096  # bytes
 
 ALIGNMENT = 1 << 20  # bytes: a level begins there, as the stripes of parallel file systems do
 
@@ -195,7 +194,7 @@ def _stride(level: Level, target: Target) -> int:
 
 def _largest_shape(level: Level, target: Target) -> Zyx:
     """With the further rows of chunks that fill whole pages."""
-    depth, height, width = level.shape
+    depth, height, width = whole_chunks(level)
     rows, wanted = chunk_grid(level)[0], _rows(level, target)
     return depth, wanted * level.chunk[1] if wanted > rows else height, width
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from amst_hpc.bdv.metadata import SETUP, cells
 from amst_hpc.config import PASSING_ERRORS, InputError, Output
-from amst_hpc.geometry import Layout, Zyx
+from amst_hpc.geometry import Layout, Level, Zyx
 
 LIBVER = ("earliest", "v110")  # BigDataViewer's HDF5 reads no later file format
 FILE_ID = "amst_hpc"  # attribute of the root group, which viewers do not read
@@ -132,8 +132,15 @@ def create_cells(file: h5py.File, k: int, target: Target, largest: Zyx | None = 
         plan.set_deflate(target.compression)
     path = h5py.h5p.create(h5py.h5p.LINK_CREATE)
     path.set_create_intermediate_group(True)
-    dtype, space = h5py.h5t.py_create(target.stored), h5py.h5s.create_simple(level.shape, largest)
+    space = h5py.h5s.create_simple(level.shape, largest or whole_chunks(level))
+    dtype = h5py.h5t.py_create(target.stored)
     h5py.h5d.create(file.id, cells(k).encode(), dtype, space, plan, path)
+
+
+def whole_chunks(level: Level) -> Zyx:
+    """The least largest shape: HDF5 has no chunks beyond it."""
+    z, y, x = (max(n, chunk) for n, chunk in zip(level.shape, level.chunk, strict=True))
+    return z, y, x
 
 
 def read_token(path: Path) -> str:

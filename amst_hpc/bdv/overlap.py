@@ -59,6 +59,6 @@ class StoringThread:
         finally:
             self.drop()
 
-    def drop(self) -> None:
-        """What waits is not stored; returns when the thread has ended."""
-        self._thread.shutdown(cancel_futures=True)
+    def drop(self, wait: bool = True) -> None:
+        """What waits is not stored; wait : return when the thread has ended."""
+        self._thread.shutdown(wait, cancel_futures=True)

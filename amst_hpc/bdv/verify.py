@@ -29,7 +29,7 @@ def verify_layer(
             y, x = row * height, column * width
             try:
                 region = file[cells(k)][z : z + depth, y : y + height, x : x + width]
-            except HDF5_ERRORS:  # it does not decompress
+            except (*HDF5_ERRORS, KeyError):  # it does not decompress
                 return (k, z, y, x)
             if isal_zlib.crc32(region) != checksum:
                 return (k, z, y, x)
@@ -46,23 +46,22 @@ def find_fault(target: Target) -> str:
         return f"it cannot be read ({error})"
 
 
-def find_bad_chunk(
+def find_bad_layers(
     target: Target, checksums: ChecksumFile, layers: Iterable[int], progress: Callable[[], None]
-) -> str:
-    """The first chunk of these layers that is not as it was written; empty if all are good.
+) -> dict[int, str]:
+    """Of each of these layers that is not as it was written: its first chunk that is not.
 
     progress : called after each layer.
     """
-    try:
-        with h5py.File(target.path, "r", locking=False) as file:
-            for layer in layers:
-                if bad := verify_layer(file, target.layout, layer, checksums.read(layer)):
-                    level, *place = bad
-                    return f"level {level}: the chunk at (z, y, x) = {tuple(place)} is damaged"
-                progress()
-    except (*HDF5_ERRORS, KeyError) as error:
-        return f"it cannot be read ({error})"
-    return ""
+    found = {}
+    with h5py.File(target.path, "r", locking=False) as file:
+        for layer in layers:
+            if bad := verify_layer(file, target.layout, layer, checksums.read(layer)):
+                level, *place = bad
+                text = f"level {level}: the chunk at (z, y, x) = {tuple(place)} is damaged"
+                found[layer] = text
+            progress()
+    return found
 
 
 def _find_wrong_type(file: h5py.File, target: Target) -> str | None:

@@ -87,7 +87,8 @@ class BdvWriter:
     def write(self, layer: int | None, block: Block | None) -> Checksums:
         """Write one layer on all levels; every rank calls it equally often, idle ones with None.
 
-        block : the slices of this layer, (z, y, x), in the dtype of the writer.
+        block : the slices of this layer, (z, y, x), in the dtype of the writer; it may change when
+        the next one was written.
         Returns the CRC-32 of the uncompressed valid region of each chunk; [] on an idle rank.
         Raises OSError where the file cannot be written (funnel: on rank 0).
         """

@@ -16,6 +16,7 @@ from amst_hpc.cli.options import (
     parse_range,
     parse_voxel_size,
     ranks,
+    say,
     tell,
 )
 
@@ -24,18 +25,24 @@ def verify(
     out: Annotated[
         Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file, or its XML")
     ],
+    repair: Annotated[
+        bool,
+        typer.Option("--repair", help="have the damaged layers written again by the next align"),
+    ] = False,
 ) -> None:
     """Read back every chunk of every level and compare it with the checksums taken when it was
-    written; check the tables, attributes and the XML. Exit 1 and one line per fault.
+    written; check the tables, attributes and the XML. Exit 1 and one line per damaged layer.
     """
     with ranks() as comm:
         from amst_hpc.quality.verify import verify_output
 
-        report = verify_output(output_file(out), comm)
+        report = verify_output(output_file(out), comm, repair)
     if comm.rank == 0:
-        typer.echo(report.summary)
+        say(report.summary)
         for fault in report.faults:
             tell(fault)
+        if report.next_step:
+            say(report.next_step, err=True)
     if report.faults:
         raise typer.Exit(EXIT_FAILED)
 
@@ -89,17 +96,18 @@ def evaluate(
             figures.write_files(found, out)
     if comm.rank == 0:
         for line in figures.to_lines(found):
-            typer.echo(line)
+            say(line)
 
 
 def report(out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="of an align")]) -> None:
     """Draw OUT.amst/report.html again, from what the alignment has kept."""
     with errors():
         from amst_hpc.job.lock import locked
+        from amst_hpc.job.room import find_place
         from amst_hpc.job.run_folder import run_folder
         from amst_hpc.quality.report import write_report
 
-        out = output_file(out)
+        out = find_place(output_file(out))
         with locked(run_folder(out)):
             path = write_report(out)
-    typer.echo(path)
+    say(path)

@@ -23,6 +23,7 @@ from amst_hpc.cli.options import (
     parse_block,
     parse_range,
     ranks,
+    say,
     settings,
     start_logging,
 )
@@ -101,7 +102,7 @@ def align(
 def report_outcome(outcome: Any, comm: Any) -> None:
     """The summary of a `pipeline.Outcome` on rank 0, and the exit code."""
     if comm.rank == 0:
-        typer.echo(outcome.summary(), err=outcome.refused)
+        say(outcome.summary(), err=outcome.refused)
     if outcome.refused:
         raise typer.Exit(EXIT_STRICT)
     if outcome.fallen_back:
@@ -154,5 +155,5 @@ def demo(
 
         code, lines = run_demo(folder, ranks_)
     for line in lines:
-        typer.echo(line)
+        say(line)
     raise typer.Exit(code)

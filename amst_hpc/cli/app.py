@@ -12,7 +12,7 @@ from amst_hpc import __version__
 from amst_hpc.cli.after import evaluate, report, verify
 from amst_hpc.cli.align import align, demo, merge, task
 from amst_hpc.cli.before import check, devices, show_config
-from amst_hpc.cli.options import EXIT_FAILED, EXIT_INPUT, tell
+from amst_hpc.cli.options import EXIT_FAILED, EXIT_INPUT, say, tell
 from amst_hpc.cli.slurm import status, submit
 
 app = typer.Typer(
@@ -28,7 +28,7 @@ app.command("config")(show_config)
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"amst-hpc {__version__}")
+        say(f"amst-hpc {__version__}")
         raise typer.Exit
 
 

@@ -13,6 +13,7 @@ from amst_hpc.cli.options import (
     SetOption,
     errors,
     ranks,
+    say,
     settings,
 )
 from amst_hpc.config import to_toml
@@ -33,9 +34,9 @@ def check(
 
         report = check_inputs(raw, prealigned, settings(config, changes, {}), allow_count_mismatch)
     for line in report.lines:
-        typer.echo(line)
+        say(line)
     for fault in report.faults:
-        typer.echo(f"amst-hpc: {fault}", err=True)
+        say(f"amst-hpc: {fault}", err=True)
     if report.faults:
         raise typer.Exit(EXIT_INPUT)
 
@@ -47,13 +48,13 @@ def devices() -> None:
 
         lines, fault = describe(comm)
     for line in lines:
-        typer.echo(line)
+        say(line)
     if fault:
-        typer.echo(f"amst-hpc: {fault}", err=True)
+        say(f"amst-hpc: {fault}", err=True)
         raise typer.Exit(EXIT_INPUT)
 
 
 def show_config(config: ConfigOption = None, changes: SetOption = None) -> None:
     """Print the settings as TOML: the defaults, or those of --config and --set."""
     with errors():
-        typer.echo(to_toml(settings(config, changes, {})), nl=False)
+        say(to_toml(settings(config, changes, {})), nl=False)

@@ -46,9 +46,17 @@ DeviceOption = Annotated[
 ]
 
 
+def say(text: object, err: bool = False, nl: bool = True) -> None:
+    """To stdout or stderr. A reader that has gone (`| head -1`) is no fault of the command."""
+    try:
+        typer.echo(text, err=err, nl=nl)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), (sys.stderr if err else sys.stdout).fileno())
+
+
 def tell(error: Exception | str) -> None:
     """One line on stderr, whatever the names in it hold."""
-    typer.echo(f"amst-hpc: {' '.join(str(error).splitlines())}", err=True)
+    say(f"amst-hpc: {' '.join(str(error).splitlines())}", err=True)
 
 
 @contextlib.contextmanager

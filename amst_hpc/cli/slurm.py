@@ -15,6 +15,7 @@ from amst_hpc.cli.options import (
     errors,
     named,
     output_file,
+    say,
 )
 from amst_hpc.config import InputError
 
@@ -62,11 +63,11 @@ def submit(
             plan = plan_stack(
                 Job(raw, prealigned, named(Path(out)), overrides=overrides), order, blocks
             )
-        typer.echo(plan.show())
+        say(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:
         lines = ["", "Nothing was sent. Send it with --yes."]
-    typer.echo("\n".join(lines))
+    say("\n".join(lines))
 
 
 def status(
@@ -80,4 +81,4 @@ def status(
 
         path = output_file(path)
         found = show(path)
-    typer.echo(table(found, str(path), None if sys.stdout.isatty() else 160))
+    say(table(found, str(path), None if sys.stdout.isatty() else 160))

@@ -22,15 +22,18 @@ from amst_hpc.cluster.blocks import read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
-from amst_hpc.job.journal import records
+from amst_hpc.job.journal import records, registered
+from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
+from amst_hpc.job.room import find_place
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 from amst_hpc.slice_result import OVERRIDE
 
 log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
-"""A run whose journal has not grown for so long is taken to have ended without a word."""
+"""Where no lock tells: a run whose journal has not grown for so long has ended without a word."""
+HURRIED = "told to stop, and ended before it could in good order; the same command continues it"
 WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
 MANIFESTS = (".tsv", ".csv", ".txt")
@@ -66,6 +69,7 @@ def slurm_folder(path: Path) -> Path:
 
 def show(path: Path) -> list[Status]:
     """The jobs of a manifest, or of one output. Raises `InputError`."""
+    path = find_place(path)
     if path.suffix in MANIFESTS:
         outputs = [entry.output for entry in read_manifest(path)]
     elif run_folder(path).is_dir() or failure_reason(path) or slurm_folder(path).is_dir():
@@ -89,16 +93,15 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
-    kinds = ("slice", "provisional")
-    found = {r["z"]: r for r in records(folder / "journal") if r["kind"] in kinds}
+    kept = registered(folder / "journal", "slice", "provisional")
+    found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))
     mine = [record for z, record in found.items() if z in begun]
-    state = _state(out, folder)
+    state, why = _state(out, folder)
     total = stop - start
     status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
     written = total if state == "done" else min(total, _written(folder / "journal"))
     fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
-    why = (failure_reason(out) or WORDLESS) if state == "failed" else ""
     return replace(status, written=written, fallen_back=fallen, reason=why)
 
 
@@ -121,20 +124,25 @@ def _began(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _state(out: Path, folder: Path) -> str:
-    """done, failed, running or stopped."""
+def _state(out: Path, folder: Path) -> tuple[str, str]:
+    """done, failed, running or stopped, and why it ended if not in good order."""
     begun = _changed(folder / "journal" / "fingerprint.json")
     if out.exists() and _changed(folder / "run.json") >= begun:
-        return "done"
+        return "done", ""
     logs = list((folder / "journal").glob("*.log"))
     last = max((_changed(path) for path in logs), default=0.0)
     if failure_time(out) >= max(last, begun):
-        return "failed"
+        return "failed", failure_reason(out) or WORDLESS
     attempt = max((path.name.split("-")[0] for path in logs), default="")
     open_ended = any((folder / "journal").glob(f"{attempt}-*.crash")) if attempt else False
     if not open_ended and begun <= last:
-        return "stopped"
-    return "running" if time.time() - max(last, begun) < SILENT_SECONDS else "failed"
+        return "stopped", ""
+    alive = is_written(folder)
+    if alive is None:
+        alive = time.time() - max(last, begun) < SILENT_SECONDS
+    if alive:
+        return "running", ""
+    return ("stopped", HURRIED) if any(folder.glob("stop*")) else ("failed", WORDLESS)
 
 
 def _changed(path: Path) -> float:

@@ -6,6 +6,7 @@ without decoding it; `Stack.read` gives the pixels.
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -52,7 +53,7 @@ class Stack(Protocol):
         """True if a sample of the slice holds one grey value only (a black slice)."""
 
     def stamp(self, z: int) -> str:
-        """File, size and modification time: changes when the slice does."""
+        """Name, size and modification time: changes when the slice does."""
 
 
 def native_order(image: Image) -> Image:
@@ -71,6 +72,12 @@ def is_constant_sample(samples: list[Image]) -> bool:
 def file_stamp(path: Path) -> str:
     status = path.stat()
     return f"{path.name}:{status.st_size}:{status.st_mtime_ns}"
+
+
+def checksum(image: Image, offset: Matrix | None = None) -> int:
+    """CRC-32 of the pixels, and of where they stood in the slice as read: see `fit_to`."""
+    crc = zlib.crc32(np.ascontiguousarray(image).data)
+    return crc if offset is None else zlib.crc32(offset.tobytes(), crc)
 
 
 def first_line(error: BaseException) -> str:

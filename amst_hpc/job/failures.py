@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from amst_hpc.config import InputError
-from amst_hpc.job.journal import records, write_whole
+from amst_hpc.job.journal import FORGOTTEN, records, write_whole
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.node import batch_job, restarts
@@ -96,7 +96,7 @@ def fruitless_attempts(journal: Path, block: int = 0) -> int:
         kinds.setdefault(int(path.name.split("-")[0]), set()).update(found)
     count = 0
     for attempt in sorted(kinds, reverse=True):
-        if kinds[attempt] & {"slice", "provisional", "layer", "closed"}:
+        if kinds[attempt] & {"slice", "provisional", "layer", "closed", FORGOTTEN}:
             break
         count += 1
     return count

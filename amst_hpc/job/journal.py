@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 FSYNC_SECONDS = 2.0
+FORGOTTEN = "forgotten"  # a record: what stands before it of its `slices` does not count any more
 Record = dict[str, Any]
 
 
@@ -48,6 +49,20 @@ def records(folder: Path, pattern: str = "*.register.log") -> Iterator[Record]:
                 record = decode(line)
                 if record is not None:
                     yield record
+
+
+def registered(folder: Path, *kinds: str) -> dict[tuple[int, ...], Record]:
+    """The last record of each slice, of these kinds, that was not forgotten since.
+
+    By its number and those of the slices that its template was without.
+    """
+    found: dict[tuple[int, ...], Record] = {}
+    for r in records(folder):
+        if r["kind"] == FORGOTTEN:
+            found = {key: kept for key, kept in found.items() if key[0] not in r["slices"]}
+        elif r["kind"] in kinds:
+            found[(r["z"], *r.get("left_out", ()))] = r
+    return found
 
 
 def next_attempt(folder: Path) -> int:

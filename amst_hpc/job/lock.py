@@ -157,6 +157,20 @@ def _is_held(path: Path) -> bool:
         return False
 
 
+def is_written(folder: Path) -> bool | None:
+    """Whether a job that holds a lock of `folder` (OUT.amst) lives; None: there is no lock to tell.
+
+    One on another machine lives while it shows signs of life.
+    """
+    locks = [p for p in (folder / "lock").glob("*") if "|" not in p.name and not p.suffix]
+    return any(map(_is_alive, locks)) if locks else None
+
+
+def _is_alive(path: Path) -> bool:
+    host, pid, _, quiet = _holder(path)
+    return not _is_gone(pid) if host == socket.getfqdn() else quiet < 3 * HEARTBEAT_SECONDS
+
+
 def _expire_dead(path: Path) -> None:
     """Let a lock expire whose holder on this machine is gone.
 

@@ -1,28 +1,32 @@
-"""The run folder `OUT.amst/`: what a job was begun with, and whether the disk will do."""
+"""The run folder `OUT.amst/`: what a job was begun with, and what it has kept."""
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from amst_hpc.bdv.direct import file_bytes
-from amst_hpc.bdv.file import make_target
 from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
-from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
-from amst_hpc.images.stack import Stack
-from amst_hpc.job.journal import Journal, differences, encode, next_attempt, records, write_whole
+from amst_hpc.job.changes import Changes, find_changes, read_stamps, write_stamps
+from amst_hpc.job.journal import (
+    FORGOTTEN,
+    Journal,
+    differences,
+    encode,
+    next_attempt,
+    records,
+    registered,
+    write_whole,
+)
 from amst_hpc.job.lock import OutputLock
+from amst_hpc.job.room import check_room, refuse_inputs
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
@@ -108,18 +112,59 @@ class Attempt:
         excluded now, and no others. provisional : also where something could not be read.
         """
         kinds = ("slice", "provisional") if provisional else ("slice",)
-        found = {
-            (r["z"], *r.get("left_out", ())): r
-            for r in records(self.journal)
-            if r.get("kind") in kinds
-        }
+        found, names = registered(self.journal, *kinds), inputs.raw.names
         keys = {z: (z, *inputs.left_out(z, radius)) for z in inputs.select}
-        return {z: SliceResult.from_record(found[k]) for z, k in keys.items() if k in found}
+        return {
+            z: replace(SliceResult.from_record(found[k]), file=names[z])
+            for z, k in keys.items()
+            if k in found
+        }
 
-    def paired(self) -> dict[tuple[int, int], tuple[str, PairResult]]:
-        """What the journal holds of pairs, by (z, k): the key it was found with, and the result."""
-        found = records(self.journal, "*.pair.log")
-        return {(r["z"], r["k"]): (r["key"], PairResult.from_record(r)) for r in found}
+    def paired(
+        self, sampled: Set[int] = frozenset()
+    ) -> dict[tuple[int, int], tuple[str, PairResult]]:
+        """What the journal holds of pairs, by (z, k): the key it was found with, and the result.
+
+        sampled : slices that all pairs depend on; when one was forgotten, so are all pairs.
+        """
+        found: dict[tuple[int, int], tuple[str, PairResult]] = {}
+        for r in records(self.journal, "*.pair.log"):
+            if r["kind"] != FORGOTTEN:
+                found[r["z"], r["k"]] = r["key"], PairResult.from_record(r)
+            elif not sampled.isdisjoint(r["slices"]):
+                found.clear()
+        return found
+
+    def forget_layers(self, layers: Sequence[int]) -> None:
+        """These layers of the file that was written last are to be written again."""
+        begun = [r for r in records(self.journal, "*.write.log") if r["kind"] == "begun"][-1]
+        number = replace(self, number=next_attempt(self.journal))
+        with number.open_journal(0, "write") as journal:
+            journal.write(begun)
+            journal.write({"kind": FORGOTTEN, "layers": layers})
+
+    def forget(self, changes: Changes) -> None:
+        """Slices that have other pixels now are to be registered again; keep the stamps of now."""
+        if changes.slices:
+            number = replace(self, number=next_attempt(self.journal))
+            for work, slices in (("register", changes.slices), ("pair", changes.raw)):
+                with number.open_journal(0, work) as journal:
+                    journal.write({"kind": FORGOTTEN, "slices": slices})
+            self._settled.unlink(missing_ok=True)
+        write_stamps(self.journal, changes.stamps)
+
+    def record_seconds(self, rank: int, seconds: Mapping[str, float]) -> None:
+        """Keep how long a step of a block took on a rank, by pass, for `seconds`."""
+        with self.open_journal(rank, "seconds") as journal:
+            record = {"kind": "seconds", "block": self.block, "rank": rank, "seconds": seconds}
+            journal.write(record)
+
+    def seconds(self) -> list[dict[str, float]]:
+        """Of each rank of each block that has ended a step, all its steps together."""
+        found: dict[tuple[int, int], Counter[str]] = {}
+        for r in records(self.journal, "*.seconds.log"):
+            found.setdefault((r["block"], r["rank"]), Counter()).update(r["seconds"])
+        return [{k: round(v, 3) for k, v in found[place].items()} for place in sorted(found)]
 
     def settle(self, results: Sequence[SliceResult], overrides: Sequence[Override]) -> bool:
         """Keep the decided results of the whole stack; False if they are kept already."""
@@ -187,20 +232,18 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     tree["refine"]["version"] = elastix_version(config.refine)
     stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
     return {
-        "inputs": {
-            name: {"slices": len(s.names), "stamps": _digest(s, inputs.depth)} for name, s in stacks
-        },
+        "inputs": {name: {"slices": len(s.names)} for name, s in stacks},
         "parameters": {key: tree[key] for key in ("template", "coarse", "refine")},
         "solution": {key: tree[key] for key in ("neighbours", "drift")},
-        "output": tree["output"] | {"range": [inputs.select.start, inputs.select.stop]},
+        "output": tree["output"]
+        | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},
     }
 
 
-def _digest(stack: Stack, depth: int) -> str:
-    digest = hashlib.sha256()
-    for z in range(depth):
-        digest.update(stack.stamp(z).encode())
-    return digest.hexdigest()[:16]
+def _names(inputs: Inputs, config: Config) -> str:
+    """A digest of the names that the slices of the output get from those of raw."""
+    names = inputs.raw.names if config.output.format == "tif" else []
+    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if names else ""
 
 
 @contextmanager
@@ -214,23 +257,39 @@ def open_attempt(
     """
     lock = OutputLock(run_folder(job.out), block, on_loss=lambda: comm.Abort(1))
     try:
-        yield on_rank_0(comm, lambda: _begin(job, config, inputs, lock, block))
+        job, now = on_rank_0(comm, lambda: _look(job, config, inputs, lock))
+        attempt, radius = Attempt(job.out, block=block, retry=job.retry), config.template.radius
+        if job.overwrite:
+            changes = Changes(read_stamps(inputs) if comm.rank == 0 else {})
+        else:
+            changes = find_changes(job.out, attempt.journal, inputs, radius, comm)
+        yield on_rank_0(comm, lambda: _make_folder(job, config, now, attempt, changes))
     finally:
         lock.release()
 
 
-def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: int) -> Attempt:
-    _refuse_inputs(job)
+def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[Job, dict[str, Any]]:
+    """Take the lock if nothing is against it: the job and its fingerprint. Raises `InputError`."""
+    refuse_inputs(job, config.output)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
     before = _read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
     same = before is not None and before["output"] == now["output"]
-    check_room(job, config, inputs, continued=same and not job.overwrite)
-    try:
+    check_room(job, config, inputs, Attempt(job.out).partial, same and not job.overwrite)
+    with _naming(job):
         lock.take()
-        return _make_folder(job, config, now, block)
+    # what another job may have left is looked at once more: now it is ours alone
+    _refuse_foreign(job, _read_fingerprint(job.out), now)
+    return job, now
+
+
+@contextmanager
+def _naming(job: Job) -> Iterator[None]:
+    """A folder that cannot be written is bad input."""
+    try:
+        yield
     except OSError as error:
         if error.errno in PASSING_ERRORS:
             raise
@@ -239,29 +298,30 @@ def _begin(job: Job, config: Config, inputs: Inputs, lock: OutputLock, block: in
         ) from None
 
 
-def _make_folder(job: Job, config: Config, now: dict[str, Any], block: int) -> Attempt:
-    """What another job may have left is looked at once more: now it is ours alone."""
-    attempt = Attempt(job.out, block=block, retry=job.retry)
+def _make_folder(
+    job: Job, config: Config, now: dict[str, Any], attempt: Attempt, changes: Changes
+) -> Attempt:
     before = _read_fingerprint(job.out)
-    _refuse_foreign(job, before, now)
-    if job.overwrite:
-        if before is not None:
+    with _naming(job):
+        if job.overwrite:
+            if before is not None:
+                attempt.forget_output()
+            _empty(attempt.folder)
+            before = None
+        attempt.journal.mkdir(parents=True, exist_ok=True)
+        attempt.stop_flag.unlink(missing_ok=True)
+        if before is not None and before["output"] != now["output"]:
+            if attempt.block:
+                raise InputError(
+                    f"OUT {job.out}: was begun with other settings of the output "
+                    f"({'; '.join(differences(before['output'], now['output'])[:4])}); expected "
+                    "the same for all blocks"
+                )
             attempt.forget_output()
-        _empty(attempt.folder)
-        before = None
-    attempt.journal.mkdir(parents=True, exist_ok=True)
-    attempt.stop_flag.unlink(missing_ok=True)
-    if before is not None and before["output"] != now["output"]:
-        if block:
-            raise InputError(
-                f"OUT {job.out}: was begun with other settings of the output "
-                f"({'; '.join(differences(before['output'], now['output'])[:4])}); expected the "
-                "same for all blocks"
-            )
-        attempt.forget_output()
-    write_whole(attempt.journal / "fingerprint.json", json.dumps(now, indent=1))
-    write_whole(attempt.folder / "config.toml", to_toml(config))
-    return replace(attempt, number=next_attempt(attempt.journal))
+        write_whole(attempt.journal / "fingerprint.json", json.dumps(now, indent=1))
+        write_whole(attempt.folder / "config.toml", to_toml(config))
+        attempt.forget(changes)
+        return replace(attempt, number=next_attempt(attempt.journal))
 
 
 def _read_fingerprint(out: Path) -> dict[str, Any] | None:
@@ -286,17 +346,6 @@ def _empty(folder: Path) -> None:
             path.unlink()
 
 
-def _refuse_inputs(job: Job) -> None:
-    """Raises `InputError` for an output that would take the place of an input, or stand in it."""
-    out = job.out.resolve()
-    for source, option in ((job.raw, "RAW"), (job.prealigned, "PREALIGNED")):
-        path = Path(source.partition(":/")[0])
-        several = glob.has_magic(path.name) and not path.exists()
-        place = (path.parent if several else path).resolve()
-        if place == out or (place in out.parents and not several):
-            raise InputError(f"OUT {job.out}: is {option} {source} or inside it; expected another")
-
-
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:
     """Raises `InputError` for an output of another job; `before` : the fingerprint it left."""
     folder = run_folder(job.out)
@@ -317,43 +366,3 @@ def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str
             f"OUT {job.out}: was begun with other inputs or parameters "
             f"({'; '.join(changed[:4])}); expected the same, or --overwrite"
         )
-
-
-def check_room(job: Job, config: Config, inputs: Inputs, continued: bool) -> None:
-    """The folder exists and can be written, and the disk has room for the output.
-
-    continued : what is there is of this job and settings. Raises `InputError`.
-    """
-    parent = job.out.absolute().parent
-    if not parent.is_dir():
-        raise InputError(f"OUT {job.out}: the folder {parent} does not exist")
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise InputError(f"OUT {job.out}: the folder {parent} is not writable")
-    need, free = output_bytes(inputs, config), shutil.disk_usage(parent).free
-    partial = Attempt(job.out).partial
-    if partial.exists():  # of a try before: continued, or made anew in its place
-        free += partial.stat().st_blocks * 512
-    elif continued and job.out.is_file():  # complete
-        return
-    if job.out.is_dir():  # slices that are there already: kept, or written in their place
-        paths = [job.out / inputs.raw.names[z] for z in inputs.select]
-        there = [path.stat().st_size for path in paths if path.exists()]
-        free += len(there) * inputs.slice_bytes if continued else sum(there)
-    if need > free:
-        raise InputError(
-            f"OUT {job.out}: needs up to {need / 1e9:.1f} GB, the disk has {free / 1e9:.1f} GB free"
-        )
-
-
-def output_bytes(inputs: Inputs, config: Config) -> int:
-    """Size of the output, at most: uncompressed it is that of the file that is laid out.
-
-    Compressed noise saves little.
-    """
-    full, shape = len(inputs.select) * inputs.slice_bytes, (len(inputs.select), *inputs.shape)
-    if config.output.format == "tif":
-        return full
-    if config.output.compression:
-        return int(full * sum(1 / np.prod(f) for f in level_factors(shape, config.output)))
-    layout = usual_layout(shape, inputs.slice_bytes, config.output)
-    return file_bytes(make_target(Path(), layout, inputs.dtype, config.output))

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar, cast
 
 from amst_hpc.config import InputError
 from amst_hpc.parallel.crash import describe_error
-from amst_hpc.parallel.launch import refuse_copies
+from amst_hpc.parallel.launch import provide_home, refuse_copies
 from amst_hpc.parallel.signals import Stopped
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ def world(copies: bool = False) -> Communicator:
     os.environ.setdefault(
         "HDF5_USE_FILE_LOCKING", "FALSE"
     )  # all writers are ours; NFS and Lustre refuse locks
+    provide_home(os.environ)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -132,6 +133,13 @@ def guard(comm: Communicator) -> Iterator[None]:
             raise SystemExit(1) from None
         sys.stderr.flush()
         comm.Abort(1)
+
+
+def threads_allowed() -> bool:
+    """True if any thread may call MPI at any time."""
+    from mpi4py import MPI
+
+    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
 
 
 def mpi_library() -> str:

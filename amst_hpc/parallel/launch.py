@@ -6,7 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,15 @@ LOCAL_ENVIRONMENT = {
     "OMPI_MCA_rmaps_base_oversubscribe": "1",
     "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe",
 }
+
+
+def provide_home(environment: MutableMapping[str, str]) -> None:
+    """Open MPI does not start without HOME."""
+    if not environment.get("HOME"):
+        try:
+            environment["HOME"] = str(Path.home())  # of the list of users
+        except RuntimeError:
+            environment["HOME"] = tempfile.gettempdir()
 
 
 def refuse_copies(size: int, environment: Mapping[str, str]) -> None:
@@ -113,5 +123,6 @@ def find_mpirun() -> str:
 
 def launch(ranks: int, arguments: Sequence[str]) -> int:
     """Run `python -m amst_hpc ARGUMENTS` on `ranks` ranks of this machine; its exit code."""
+    provide_home(os.environ)
     command = [find_mpirun(), "-n", str(ranks), sys.executable, "-m", "amst_hpc", *arguments]
     return subprocess.run(command, env=os.environ | LOCAL_ENVIRONMENT, check=False).returncode

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from amst_hpc.config import InputError
+
+log = logging.getLogger(__name__)
+
+SCRATCH_BYTES = 64 << 20
 
 
 def local_place(comm: Any) -> tuple[int, int]:
@@ -57,8 +65,23 @@ def restarts() -> int:
 
 @contextmanager
 def scratch_folder(local_rank: int) -> Iterator[Path]:
-    """A node-local folder of this rank alone, gone at the end."""
-    with tempfile.TemporaryDirectory(
-        prefix=f"amst_hpc_{local_rank}_", ignore_cleanup_errors=True
-    ) as folder:
+    """A node-local folder of this rank alone, gone at the end.
+
+    Raises `InputError` where there is none, or no room in it.
+    """
+    try:
+        made = tempfile.TemporaryDirectory(
+            prefix=f"amst_hpc_{local_rank}_", ignore_cleanup_errors=True
+        )
+    except OSError as error:
+        raise InputError(f"TMPDIR: {error.strerror}; expected a folder of the node") from None
+    with made as folder:
+        wanted, free = os.environ.get("TMPDIR", ""), shutil.disk_usage(folder).free
+        if wanted and Path(folder).parent.resolve() != Path(wanted).resolve():
+            log.warning("TMPDIR %s cannot be written: %s is taken", wanted, Path(folder).parent)
+        if free < SCRATCH_BYTES:
+            raise InputError(
+                f"TMPDIR {Path(folder).parent}: {free / 1e9:.3f} GB free; expected "
+                f"{SCRATCH_BYTES / 1e9:.3f} for compiled kernels and the files of elastix"
+            )
         yield Path(folder)

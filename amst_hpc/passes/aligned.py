@@ -74,10 +74,11 @@ class AlignedStack:
         return np.empty((slices, *self.inputs.shape), self.inputs.dtype)
 
     def key(self, slices: range) -> str:
-        """Changes when a transform of these slices does: what was written with it is then stale."""
+        """Changes when pixels or transform of these slices do: what was written is then stale."""
         digest = hashlib.sha256()
         for i in slices:
-            transform = self.results[i].transform
+            transform, crc = self.results[i].transform, self.results[i].crc
+            digest.update(str(crc).encode())
             digest.update(b"none" if transform is None else np.float64(transform).tobytes())
         return digest.hexdigest()[:16]
 

@@ -20,7 +20,7 @@ from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import InputError, Output
 from amst_hpc.geometry import Layout, layer_depth, split, usual_layout
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.job.journal import Journal, records
+from amst_hpc.job.journal import FORGOTTEN, Journal, records
 from amst_hpc.job.run_folder import Attempt, view_path
 from amst_hpc.passes.aligned import AlignedStack
 
@@ -124,7 +124,11 @@ def _read_journal(attempt: Attempt) -> tuple[str, dict[int, str], bool]:
             continue
         if found[0]["token"] != token:
             token, keys, closed = found[0]["token"], {}, True
-        keys |= {r["layer"]: r["key"] for r in found if r["kind"] == "layer"}
+        for r in found:
+            if r["kind"] == "layer":
+                keys[r["layer"]] = r["key"]
+            elif r["kind"] == FORGOTTEN:
+                keys = {n: key for n, key in keys.items() if n not in r["layers"]}
         closed &= found[-1]["kind"] == "closed"
     return token, keys, closed
 

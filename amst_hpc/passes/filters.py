@@ -56,8 +56,13 @@ def measure_filters(
 
 def lacking(inputs: Inputs, reach: int) -> list[str]:
     """The slices that the filters would be measured on, but that cannot be read now."""
-    wanted = {i for k in range(1, reach + 1) for z in _places(inputs.depth, k) for i in (z, z + k)}
+    wanted = sampled(inputs.depth, reach)
     return [inputs.raw.names[z] for z in sorted(wanted) if not _is_there(inputs.raw, z)]
+
+
+def sampled(depth: int, reach: int) -> set[int]:
+    """The slices that the filters are measured on."""
+    return {i for k in range(1, reach + 1) for z in _places(depth, k) for i in (z, z + k)}
 
 
 def _places(depth: int, k: int) -> list[int]:

@@ -27,7 +27,7 @@ from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
-from amst_hpc.passes.filters import lacking, measure_filters
+from amst_hpc.passes.filters import lacking, measure_filters, sampled
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
 from amst_hpc.registration.template import RUN, is_blank
@@ -79,18 +79,19 @@ class PairWork:
         )
 
     def key(self, place: Place) -> str:
-        """Changes when its slices are registered otherwise, or the filters lack other slices."""
+        """Changes when its slices or their registrations do, or the filters lack other slices."""
         z, k = place
         start = self.start(place)
         digest = hashlib.sha256(b"none" if start is None else np.float64(start).tobytes())
-        missed = self.lacking if k else self.results[z].missed
+        first, second = self.results[z], self.results[z + k]
+        digest.update(f"{first.crc} {second.crc if k else first.crc_prealigned}".encode())
+        missed = self.lacking if k else first.missed
         digest.update("\n".join(missed).encode())
         return digest.hexdigest()[:16]
 
-    def split(
-        self, journal: Mapping[Place, tuple[str, PairResult]]
-    ) -> tuple[dict[Place, PairResult], dict[Place, str]]:
+    def split(self, attempt: Attempt) -> tuple[dict[Place, PairResult], dict[Place, str]]:
         """The pairs that the journal holds, and the keys of those that it does not."""
+        journal = attempt.paired(sampled(self.inputs.depth, self.settings.reach))
         keys = {place: self.key(place) for place in self.places()}
         done = {
             p: journal[p][1] for p, key in keys.items() if p in journal and journal[p][0] == key
@@ -110,7 +111,7 @@ def pair_slices(
     if not work.settings.enabled:
         return []
     work = replace(work, results=comm.bcast(work.results))
-    done, missing = work.split(attempt.paired()) if comm.rank == 0 else ({}, {})
+    done, missing = work.split(attempt) if comm.rank == 0 else ({}, {})
     missing = comm.bcast(missing)
     mine: list[PairResult] = []
     if missing:

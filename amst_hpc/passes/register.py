@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import time
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from amst_hpc.averaging import shrink
 from amst_hpc.config import Config
 from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError
+from amst_hpc.images.stack import SliceError, checksum
 from amst_hpc.images.tiff_output import write_slice
 from amst_hpc.job.journal import Journal, crashed_slices
 from amst_hpc.job.progress import ProgressMeter, StageTimer
@@ -173,6 +172,7 @@ class Registrar:
         self.window: dict[int, Image | None] = {}
         self.looks: dict[int, Look] = {}
         self.unreadable: set[int] = set()
+        self.crcs: dict[int, int] = {}  # of pre-aligned slices
         if self.matcher.note:
             log.warning("%s", self.matcher.note)
         if comm.rank == 0:
@@ -220,6 +220,7 @@ class Registrar:
             log.warning("left out of the templates: %s", error)
             self.unreadable.add(z)
             return None
+        self.crcs[z] = checksum(image)
         if is_blank(image):
             return None
         self.looks[z] = look_at(image)
@@ -242,7 +243,7 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=zlib.crc32(np.ascontiguousarray(raw).data))
+        result = replace(result, crc=checksum(raw, offset))
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")
@@ -270,6 +271,7 @@ class Registrar:
             self.inputs.raw.names[z],
             missed=[prealigned[i] for i in sorted(missed - self.inputs.excluded)],
             left_out=self.inputs.left_out(z, radius),
+            crc_prealigned=self.crcs.get(z),
             rank=self.rank,
             device=self.matcher.device,
         )

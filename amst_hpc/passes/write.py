@@ -1,8 +1,9 @@
 """The second pass into a BigDataViewer file: layer by layer, each on all mipmap levels.
 
 With the direct writer every rank writes its own bytes: the next layer is made while a thread stores
-the last one; a layer is in the journal when it is on disk. The other writers go in rounds, in which
-all ranks store a layer each together, and a file that was not closed in good order is made anew.
+the last one; a layer is in the journal when it is on disk. The other writers go in rounds: all
+ranks store a layer each together while they make the next one. A file that these did not close in
+good order is made anew.
 """
 
 from __future__ import annotations
@@ -119,7 +120,8 @@ def _write_rounds(
     present, total = len(layout.layers) - len(plan.missing), layout.shape[0]
     with attempt.open_journal(comm.rank, "write") as journal:
         begin_writing(plan, journal)
-        memory = aligned.new_block(layout.layer)
+        # one layer is made while the other is stored
+        blocks = cycle([aligned.new_block(layout.layer) for _ in range(2)])
         with (
             BdvWriter(target, comm) as out,
             ChecksumFile(attempt.checksums, layout, write=True) as checksums,
@@ -131,7 +133,7 @@ def _write_rounds(
             for done, layer in _rounds(plan.missing, comm):
                 block = None
                 if layer is not None:
-                    block = aligned.make_layer(layout.layers[layer], memory, thumbnails, stop)
+                    block = aligned.make_layer(layout.layers[layer], next(blocks), thumbnails, stop)
                 if any(comm.allgather(bool(stop))):
                     break
                 sums = out.write(layer, block)

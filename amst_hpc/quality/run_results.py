@@ -239,14 +239,20 @@ def _steadiness(found: RunResults) -> str:
 
 
 def _duration(found: RunResults) -> str:
-    seconds = max((part.get("total", 0.0) for part in found.run["seconds_per_rank"]), default=0.0)
-    if not seconds:
+    totals = [part.get("total", 0.0) for part in found.run["seconds_per_rank"]]
+    ranks, blocks = found.run["ranks"], found.run.get("blocks", 0)
+    on = f"{ranks} {'rank' if ranks == 1 else 'ranks'}"
+    devices = ", ".join(found.run["devices"]) or "no device"
+    if not any(totals):
         return ""
-    ranks = found.run["ranks"]
+    if blocks:
+        return (
+            f"Its {blocks} blocks took {duration(sum(totals))} on {on} together, the slowest of "
+            f"these {duration(max(totals))}: {devices}."
+        )
     return (
-        f"It took {duration(seconds)} on {ranks} "
-        f"{'rank' if ranks == 1 else 'ranks'} (the last run alone, if the job was continued): "
-        f"{', '.join(found.run['devices']) or 'no device'}."
+        f"It took {duration(max(totals))} on {on} (the last run alone, if the job was continued): "
+        f"{devices}."
     )
 
 

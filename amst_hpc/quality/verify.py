@@ -17,59 +17,97 @@ import numpy as np
 from amst_hpc.bdv.checksums import ChecksumFile
 from amst_hpc.bdv.file import Target, make_target
 from amst_hpc.bdv.metadata import find_xml_fault
-from amst_hpc.bdv.verify import find_bad_chunk, find_fault
+from amst_hpc.bdv.verify import find_bad_layers, find_fault
+from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.geometry import Layout, make_layout, split
-from amst_hpc.job.journal import records
+from amst_hpc.job.journal import FORGOTTEN, records
+from amst_hpc.job.lock import locked
 from amst_hpc.job.progress import ProgressMeter
-from amst_hpc.job.run_folder import run_folder
+from amst_hpc.job.room import find_place
+from amst_hpc.job.run_folder import Attempt, run_folder
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.tally import Tally
+
+MOST_FAULTS = 20  # that are told
 
 
 @dataclass(frozen=True)
 class Report:
-    """What was looked at, and what is not as it was written."""
+    """What was looked at, what is not as it was written, and what to do then."""
 
     summary: str
     faults: list[str]
+    next_step: str = ""
 
 
-def verify_output(out: Path, comm: Communicator) -> Report:
+def verify_output(out: Path, comm: Communicator, repair: bool = False) -> Report:
     """Read `OUT.h5` back against its checksums, the layers shared out over the ranks; collective.
 
-    Raises `InputError` where there is nothing to verify.
+    repair : the journal forgets what is damaged. Raises `InputError` where there is nothing to
+    verify.
     """
+    out = find_place(out)
     target, unwritten = on_rank_0(comm, lambda: _read_target(out))
-    layout = target.layout
     fault = on_rank_0(comm, lambda: find_fault(target))
-    faults = [fault] if fault else [f"layer {n} is not in the journal" for n in unwritten]
-    if not faults:
-        tally = Tally(comm)
-        with (
-            ChecksumFile(run_folder(out) / "checksums", layout) as checksums,
-            ProgressMeter("verify", layout.shape[0], 0, comm.rank == 0) as meter,
-        ):
-
-            def show() -> None:
-                if meter.due():
-                    meter.update(min(layout.shape[0], tally.totals()[0] * layout.layer))
-
-            def progress() -> None:
-                tally.add(fell_back=False)
-                show()
-
-            mine = split(len(layout.layers), comm.size)[comm.rank]
-            bad = find_bad_chunk(target, checksums, mine, progress)
-            tally.finish(show)
-        faults = [text for text in comm.allgather(bad) if text]
-    faults = [f"{out}: {text}" for text in faults]
+    bad = {n: f"layer {n} is not in the journal" for n in unwritten}
+    if not fault and not bad:
+        bad = _read_layers(target, comm)
     view = out.with_suffix(".xml")
+    faults = [f"{out}: {text}" for text in ([fault] if fault else bad.values())]
     if not faults:
         size = target.output.voxel_size_nm
         fault = on_rank_0(comm, lambda: find_xml_fault(view, out, size) or "")
         faults = [f"{view}: {fault}"] if fault else []
-    return Report(_summary(out, layout, faults), faults)
+    if repair and bad and not fault:
+        on_rank_0(comm, lambda: _forget(out, target, sorted(bad)))
+    elif repair and fault and not bad:
+        on_rank_0(comm, lambda: _forget(out, target, []))
+    return Report(_summary(out, target.layout, faults), _shorten(faults), _advice(faults, repair))
+
+
+def _read_layers(target: Target, comm: Communicator) -> dict[int, str]:
+    """See `find_bad_layers`; of all ranks."""
+    layout, tally = target.layout, Tally(comm)
+    with (
+        ChecksumFile(run_folder(target.path) / "checksums", layout) as checksums,
+        ProgressMeter("verify", layout.shape[0], 0, comm.rank == 0) as meter,
+    ):
+
+        def show() -> None:
+            if meter.due():
+                meter.update(min(layout.shape[0], tally.totals()[0] * layout.layer))
+
+        def progress() -> None:
+            tally.add(fell_back=False)
+            show()
+
+        mine = split(len(layout.layers), comm.size)[comm.rank]
+        found = find_bad_layers(target, checksums, mine, progress)
+        tally.finish(show)
+    return {n: text for part in comm.allgather(found) for n, text in part.items()}
+
+
+def _forget(out: Path, target: Target, layers: list[int]) -> None:
+    """Have these layers written again; the whole file where the writer cannot, or without any."""
+    with locked(run_folder(out)):
+        if layers and target.compression == 0 and choose_writer(target.output, 1) == "direct":
+            Attempt(out).forget_layers(layers)
+        else:
+            Attempt(out).forget_output()
+
+
+def _shorten(faults: list[str]) -> list[str]:
+    more = len(faults) - MOST_FAULTS
+    return [*faults[:MOST_FAULTS], *([f"and {more} layers more"] if more > 0 else [])]
+
+
+def _advice(faults: list[str], repair: bool) -> str:
+    if not faults:
+        return ""
+    if repair:
+        return "the journal has forgotten it: the command that aligned it writes it again"
+    return "amst-hpc verify --repair has it written again by the command that aligned it"
 
 
 def _read_target(out: Path) -> tuple[Target, list[int]]:
@@ -81,7 +119,12 @@ def _read_target(out: Path) -> tuple[Target, list[int]]:
     if not depths or not (folder / "checksums").exists():
         raise InputError(f"{out}: {folder} has no record of writing, nothing to verify against")
     layout = make_layout(tuple(facts["shape_zyx"]), depths[-1], config.output)
-    there = {r["layer"] for r in written if r["kind"] == "layer"}
+    there = set[int]()
+    for r in written:
+        if r["kind"] == "layer":
+            there.add(r["layer"])
+        elif r["kind"] == FORGOTTEN:
+            there.difference_update(r["layers"])
     target = make_target(out, layout, facts["dtype"], config.output, append=True)
     return target, [n for n in range(len(layout.layers)) if n not in there]
 

@@ -308,14 +308,9 @@ def test_the_same_line_again_does_nothing_anew(small):
     ) == before
 
 
-def test_changed_parameters_and_inputs_are_named(small, tmp_path):
+def test_changed_parameters_are_named(small):
     ended = call(*small.line(small.out, "--set", "template.radius=5"))
     refused(ended, "parameters.template.radius: 7 -> 5.*--overwrite")
-    copy = tmp_path / "copy"
-    shutil.copytree(small.folder / "raw", copy)
-    (copy / "slice_00003.tif").touch()
-    ended = call("align", copy, small.folder / "pre", small.out, *small.options)
-    refused(ended, "inputs.raw.stamps")
 
 
 def test_other_output_settings_write_again_without_registering(small, tmp_path):

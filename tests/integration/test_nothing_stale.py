@@ -470,7 +470,8 @@ def test_retry_registers_again_what_fell_back(stacks, alone, tmp_path, monkeypat
 
 def paired(out: Path) -> list[tuple[int, int]]:
     """The pairs that were registered, as often as they were."""
-    return [(r["z"], r["k"]) for r in journal(out.with_suffix(".amst"), "pair")]
+    found = journal(out.with_suffix(".amst"), "pair")
+    return [(r["z"], r["k"]) for r in found if r["kind"] == "pair"]
 
 
 @pytest.mark.parametrize("how", ["stop", "kill"])
@@ -685,6 +686,126 @@ def test_another_spelling_of_the_source_is_the_same(stacks, tmp_path, monkeypatc
     command = line(stacks[0], out)
     finished(call("align", raw, *command[2:]))
     assert len(registrations(tmp_path / "out.amst")) == DEPTH
+
+
+# ---- slices that are not what they were
+
+
+def touch(folder: Path) -> None:
+    for path in folder.glob("*/*.tif"):
+        path.touch()
+
+
+def rename(folder: Path) -> None:
+    for path in folder.glob("raw/*.tif"):
+        path.rename(path.with_name(f"new_{path.name}"))
+
+
+def brighten(path: Path) -> None:
+    """A fifth of the slice, so that it is registered as before."""
+    image = tifffile.imread(path)
+    image[:12] = np.minimum(image[:12].astype(int) + 3, 255)
+    tifffile.imwrite(path, image)
+
+
+@pytest.mark.parametrize("change", [touch, rename])
+@pytest.mark.parametrize("black", [(), (4,)])
+def test_a_slice_with_another_stamp_and_its_pixels_is_the_same(own, tmp_path, change, black):
+    for z in black:
+        for part in ("raw", "pre"):
+            tifffile.imwrite(own / part / f"slice_{z:05d}.tif", np.zeros(SHAPE, np.uint8))
+    out = tmp_path / "out.h5"
+    finished(call(*line(own, out)), 0, 3)
+    before, pairs, layers = out.stat().st_mtime_ns, paired(out), written(out)
+    change(own)
+    ended = finished(call(*line(own, out)), 0, 3)
+    assert "but their pixels" in ended.stderr
+    assert sorted(registrations(tmp_path / "out.amst")) == [*range(DEPTH)]
+    assert (paired(out), written(out), out.stat().st_mtime_ns) == (pairs, layers, before)
+    if change is rename:
+        assert slices(out)[3]["file"] == "new_slice_00003.tif"
+
+
+def test_renamed_slices_give_their_names_to_tiff_output(own, tmp_path):
+    out = tmp_path / "out"
+    finished(call(*tif(own, out)))
+    rename(own)
+    finished(call(*tif(own, out)))
+    assert {path.name for path in out.iterdir()} == {p.name for p in (own / "raw").iterdir()}
+    assert sorted(registrations(tmp_path / "out.amst")) == [*range(DEPTH)]
+
+
+@pytest.mark.parametrize(("part", "again"), [("raw", [5]), ("pre", [4, 5, 6])])
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_slice_with_other_pixels_is_registered_again(own, tmp_path, part, again, ranks):
+    """And what depends on it, but nothing else; the result is that of a fresh job."""
+    out, fresh = tmp_path / "out.h5", tmp_path / "fresh.h5"
+    finished(call(*line(own, out, neighbours__enabled="false")))
+    layers = written(out)
+    brighten(own / part / "slice_00005.tif")
+    changed = line(own, out, neighbours__enabled="false")
+    ended = finished(run(ranks, *changed) if ranks else call(*changed))
+    assert "1 slices have other pixels: slice_00005.tif" in ended.stderr
+    assert sorted(registrations(tmp_path / "out.amst")) == sorted([*range(DEPTH), *again])
+    assert set(written(out)[len(layers) :]) <= {1}
+    assert (len(written(out)) > len(layers)) == (part == "raw")
+    finished(call(*line(own, fresh, neighbours__enabled="false")))
+    same(out, fresh)
+    finished(call(*changed))
+    assert len(registrations(tmp_path / "out.amst")) == DEPTH + len(again), "once"
+
+
+@pytest.mark.parametrize("z", [0, DEPTH - 1])
+def test_pairs_are_made_again_where_their_filters_were_of_other_pixels(own, tmp_path, z):
+    """They are measured on every slice of so few."""
+    out, fresh = tmp_path / "out.h5", tmp_path / "fresh.h5"
+    finished(call(*line(own, out)))
+    pairs = paired(out)
+    brighten(own / "raw" / f"slice_{z:05d}.tif")
+    finished(call(*line(own, out)))
+    assert paired(out)[len(pairs) :] == pairs
+    finished(call(*line(own, fresh)))
+    same(out, fresh)
+
+
+def test_a_changed_slice_outside_the_range_counts_when_the_range_is_wider(own, tmp_path):
+    out, fresh = tmp_path / "out.h5", tmp_path / "fresh.h5"
+    finished(call(*line(own, out)))
+    brighten(own / "raw" / "slice_00001.tif")
+    finished(call(*line(own, out, "--range", "4:10")))
+    finished(call(*line(own, out)))
+    finished(call(*line(own, fresh)))
+    same(out, fresh)
+
+
+@pytest.mark.parametrize("part", ["raw", "pre"])
+def test_another_stack_is_refused_and_named(stacks, own, tmp_path, part):
+    out, option = tmp_path / "out.h5", {"raw": "RAW", "pre": "PREALIGNED"}[part]
+    finished(call(*line(own, out)))
+    shutil.rmtree(own / part)
+    shutil.copytree(stacks[1] / part, own / part)
+    expected = rf"another {option}: 12 slices of 12 have other pixels \(slice_00000.tif, .*\.\.\.\)"
+    refused(call(*line(own, out)), expected)
+    refused(run(2, *line(own, out, output__compression=1)), expected)
+    assert out.exists(), "it is not forgotten before it is refused"
+
+
+def test_a_changed_slice_of_blocks_is_registered_by_its_block(own, tmp_path):
+    out, fresh = tmp_path / "out.h5", tmp_path / "fresh.h5"
+
+    def both() -> None:
+        for block in ("1/2", "2/2"):
+            finished(call(*line(own, out, "--block", block)))
+
+    both()
+    finished(call("merge", out))
+    brighten(own / "raw" / "slice_00008.tif")
+    for _ in range(2):
+        both()
+        finished(call("merge", out))
+    assert sorted(registrations(tmp_path / "out.amst")) == sorted([*range(DEPTH), 8])
+    finished(call(*line(own, fresh)))
+    same(out, fresh)
 
 
 # ---- disks, and how it ends
@@ -907,4 +1028,11 @@ def test_blocks_give_the_datasets_of_one_job(stacks, alone, tmp_path, blocks, ra
         assert not out.exists()
         finished(call("merge", out))
     same(out, alone(0))
+    facts = json.loads((tmp_path / "out.amst" / "run.json").read_text())
+    assert facts["ranks"] == len(facts["seconds_per_rank"]) == blocks * max(1, ranks)
+    for seconds in facts["seconds_per_rank"]:
+        parts = [seconds[name] for name in ("start", "register", "pair", "write")]
+        assert 0 < sum(parts) <= seconds["total"] + 0.01, "of both steps"
+    ended = finished(call("report", out))
+    assert f"Its {blocks} blocks took " in Path(ended.stdout.strip()).read_text()
     finished(call("verify", out))

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import threading
 import zlib
 from pathlib import Path
 
@@ -10,10 +11,15 @@ import npy2bdv
 import numpy as np
 import pytest
 from launch import mpirun
+from mpi4py import MPI
 
+from amst_hpc.bdv.collective import CollectiveStore
+from amst_hpc.bdv.file import make_target
+from amst_hpc.bdv.funnel import FunnelStore
 from amst_hpc.bdv.metadata import write_xml
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.bdv.verify import verify_layer
+from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
 
@@ -166,6 +172,28 @@ def test_a_rank_does_not_wait_until_rank_0_has_its_layer(tmp_path):
     wanted = [np.random.default_rng(r).integers(0, 256, (8, 1024, 1024), np.uint8) for r in (0, 1)]
     with h5py.File(path) as file:
         np.testing.assert_array_equal(file["t00000/s00/0/cells"][:], np.concatenate(wanted))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_layer_is_made_while_the_one_before_is_stored(tmp_path, monkeypatch, writer):
+    storing = {"funnel": (FunnelStore, "_put"), "collective": (CollectiveStore, "_write_layer")}
+    kind, name = storing[writer]
+    store, go, waited = getattr(kind, name), threading.Event(), []
+
+    def wait(*args):
+        waited.append(go.wait(30))
+        return store(*args)
+
+    monkeypatch.setattr(kind, name, wait)
+    volume, output = make_stack("uint8"), Output(chunk=32, levels=3, compression=1, writer=writer)
+    target = make_target(tmp_path / "out.h5", make_layout(SHAPE, 16, output), "uint8", output)
+    with BdvWriter(target, MPI.COMM_SELF) as out:
+        out.write(0, volume)
+        go.set()  # `write` has returned
+    assert waited
+    assert all(waited)
+    with h5py.File(target.path) as file:
+        np.testing.assert_array_equal(file["t00000/s00/0/cells"][:], volume)
 
 
 def test_collective_writer_needs_parallel_hdf5(tmp_path):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amst_hpc.config import InputError, Output
-from amst_hpc.geometry import layer_depth, level_factors, make_layout, split
+from amst_hpc.geometry import PAGE, layer_depth, level_factors, make_layout, split
 
 FIELD = (1000, 300)  # y, x: three levels
 ISOTROPIC = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
@@ -117,7 +117,14 @@ def test_chunks_of_a_layer_cover_its_slices_on_every_level(shape, layer, voxel_s
         assert level.shape == tuple(
             math.ceil(n / f) for n, f in zip(shape, level.factors, strict=True)
         )
-        assert all(1 <= c <= n for c, n in zip(level.chunk, level.shape, strict=True))
+        depth, height, width = level.chunk
+        assert depth <= level.shape[0]
+        if depth == level.shape[0]:
+            assert (height, width) == tuple(min(128, n) for n in level.shape[1:])
+        else:
+            assert depth * height * width % PAGE == 0
+            assert height < level.shape[1] + 128
+            assert width < level.shape[2] + 128
         assert math.ceil(level.shape[0] / level.chunk[0]) == len(layout.layers)
         if len(layout.layers) > 1:
             assert level.chunk[0] * level.factors[0] == layer
@@ -126,5 +133,5 @@ def test_chunks_of_a_layer_cover_its_slices_on_every_level(shape, layer, voxel_s
 def test_layout_of_sizes_that_do_not_divide():
     layout = make_layout((13, 70, 75), 4, Output(levels=3, chunk=32))
     assert [level.shape for level in layout.levels] == [(13, 70, 75), (7, 35, 38), (4, 18, 19)]
-    assert [level.chunk for level in layout.levels] == [(4, 32, 32), (2, 32, 32), (1, 18, 19)]
+    assert [level.chunk for level in layout.levels] == [(4, 32, 32), (2, 32, 32), (1, 32, 32)]
     assert layout.layers == [range(4), range(4, 8), range(8, 12), range(12, 13)]

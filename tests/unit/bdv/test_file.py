@@ -15,7 +15,7 @@ def test_layout_of_the_file(tmp_path):
         assert setup["resolutions"].dtype == np.float64
         assert setup["resolutions"][:].tolist() == [[1, 1, 1], [2, 2, 2], [4, 4, 4]]
         assert setup["subdivisions"].dtype == np.int32
-        assert setup["subdivisions"][:].tolist() == [[32, 32, 4], [32, 32, 2], [19, 18, 1]]
+        assert setup["subdivisions"][:].tolist() == [[32, 32, 4], [32, 32, 2], [32, 32, 1]]
         cells = file["t00000/s00/1/cells"]
         assert (cells.shape, cells.chunks) == ((7, 35, 38), (2, 32, 32))
         assert (cells.compression, cells.compression_opts, cells.shuffle) == ("gzip", 3, True)

@@ -2,6 +2,9 @@
 
 import json
 import os
+import socket
+import subprocess
+import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +15,7 @@ from mpi4py import MPI
 
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.blocks import Blocks
-from amst_hpc.cluster.status import WORDLESS, read_status, show, table, with_slurm
+from amst_hpc.cluster.status import HURRIED, WORDLESS, read_status, show, table, with_slurm
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import (
     failure_reason,
@@ -21,6 +24,7 @@ from amst_hpc.job.failures import (
     refuse_fruitless_restart,
 )
 from amst_hpc.job.journal import encode
+from amst_hpc.job.lock import OutputLock
 from amst_hpc.parallel.signals import Stopped
 
 SLICE = {"kind": "slice", "matrix": [[1, 0, 0], [0, 1, 0]], "seconds": {"coarse": 0.5}}
@@ -62,6 +66,39 @@ def test_a_job_that_runs(out: Path) -> None:
     assert found.left == "0:01"
     long_ago(out)
     assert (read_status(out).state, read_status(out).reason) == ("failed", WORDLESS)
+
+
+@pytest.mark.parametrize(
+    ("told", "state", "reason"), [(True, "stopped", HURRIED), (False, "failed", WORDLESS)]
+)
+def test_a_job_that_was_killed_does_not_run(out: Path, told: bool, state: str, reason: str) -> None:
+    """At once where its process is gone from this machine."""
+    log(out, "0001-00000.register", *slices(2, 3), ended=False)
+    folder = out.with_suffix(".amst")
+    lock = OutputLock(folder)
+    lock.take()
+    if told:
+        (folder / "stop").touch()
+    assert read_status(out).state == "running"
+    lock.release()
+    dies = "import os, sys; from pathlib import Path; from amst_hpc.job.lock import OutputLock\n"
+    dies += "OutputLock(Path(sys.argv[1])).take(); os._exit(9)"
+    subprocess.run([sys.executable, "-c", dies, folder], check=False)
+    assert (read_status(out).state, read_status(out).reason) == (state, reason)
+
+
+def test_a_job_elsewhere_runs_while_it_shows_signs_of_life(
+    out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log(out, "0001-00000.register", *slices(2, 3), ended=False)
+    lock = OutputLock(out.with_suffix(".amst"))
+    lock.take()
+    monkeypatch.setattr(socket, "getfqdn", lambda: "elsewhere")
+    assert read_status(out).state == "running"
+    path = out.with_suffix(".amst") / "lock" / "job"
+    os.utime(path, (path.stat().st_mtime - 90,) * 2)
+    assert read_status(out).state == "failed"
+    lock.release()
 
 
 def test_what_a_block_registers_of_the_next_one_counts_when_that_begins(out: Path) -> None:

@@ -16,6 +16,7 @@ from amst_hpc.job.journal import (
     encode,
     next_attempt,
     records,
+    registered,
     write_whole,
 )
 
@@ -153,3 +154,16 @@ def test_a_text_file_is_whole_or_as_before(tmp_path):
     write_whole(path, "two")
     assert path.read_text() == "two"
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_slice_counts_until_it_is_forgotten(tmp_path):
+    logs = [
+        [{"kind": "slice", "z": z, "left_out": out} for z, out in ((1, []), (2, []), (2, [3]))],
+        [{"kind": "forgotten", "slices": [2, 5]}],
+        [{"kind": "provisional", "z": 2}, {"kind": "start", "z": 3}],
+    ]
+    for n, log in enumerate(logs, 1):
+        path = tmp_path / f"{n:04d}-00000.register.log"
+        path.write_bytes(b"".join(encode(record) for record in log))
+    assert [*registered(tmp_path, "slice")] == [(1,)]
+    assert [*registered(tmp_path, "slice", "provisional")] == [(1,), (2,)]

@@ -1,9 +1,11 @@
 """What the environment says of the launch."""
 
+from pathlib import Path
+
 import pytest
 
 from amst_hpc.config import InputError
-from amst_hpc.parallel.launch import STARTED_BY_MPI, launched, refuse_copies
+from amst_hpc.parallel.launch import STARTED_BY_MPI, launched, provide_home, refuse_copies
 
 
 @pytest.mark.parametrize(
@@ -41,3 +43,16 @@ def test_launched_looks_at_the_launchers_variables(monkeypatch):
     assert not launched()
     monkeypatch.setenv("PMIX_RANK", "0")
     assert launched()
+
+
+def test_a_home_is_provided_where_there_is_none(monkeypatch):
+    kept = {"HOME": "/some/where"}
+    provide_home(kept)
+    assert kept == {"HOME": "/some/where"}
+    monkeypatch.delenv("HOME", raising=False)
+    for environment in ({}, {"HOME": ""}):
+        provide_home(environment)
+        assert Path(environment["HOME"]).is_dir()
+    monkeypatch.setattr(Path, "home", lambda: (_ for _ in ()).throw(RuntimeError))
+    provide_home(nobody := {})
+    assert Path(nobody["HOME"]).is_dir(), "not in the list of users"
