@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 
 import pytest
-from jobs import FAST, SLOWED, Job, call, contents, finished, journal, run, slices, transforms
+from jobs import FAST, SLOWED, Job, call, contents, finished, journal, run, transforms
 from stacks import inputs
 
 from amst_hpc.images.tiff import TiffSeries
@@ -26,16 +26,6 @@ def stack(tmp_path_factory):
     return folder
 
 
-def busy_seconds(out, slow):
-    """What the slices of each rank took, s, with the waiting."""
-    found = Counter()
-    for row in slices(out):
-        rank = int(row["rank"])
-        found[rank] += SECONDS["register"] * (TIMES if rank == slow else 1)
-        found[rank] += sum(float(row[k] or 0) for k in row if k.startswith("seconds_"))
-    return found
-
-
 def done_by_rank(folder, work, kind):
     """How many records of a kind each rank has left in its journal."""
     logs = sorted((folder / "journal").glob(f"*.{work}.log"))
@@ -49,9 +39,8 @@ def test_every_pass_is_balanced(stack, tmp_path, monkeypatch):
     job = Job(RANKS, "align", *inputs(stack), out, *OPTIONS, program=SLOWED)
     finished(job.end())
     ranks = json.loads((job.folder / "run.json").read_text())["seconds_per_rank"]
-    busy, counts = busy_seconds(out, slow), Counter(int(row["rank"]) for row in slices(out))
-    ideal = DEPTH / sum(counts[rank] / busy[rank] for rank in range(RANKS))
-    assert max(seconds["register"] for seconds in ranks) < 1.15 * ideal
+    took = [seconds["register"] for seconds in ranks]
+    assert max(took) < 1.15 * sum(took) / RANKS, "all end together"
     for work, kind in (("register", "slice"), ("pair", "pair"), ("write", "layer")):
         done = done_by_rank(job.folder, work, kind)
         others = done[:slow] + done[slow + 1 :]
