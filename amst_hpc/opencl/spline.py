@@ -48,7 +48,7 @@ class ProcessorSpline(DeviceMemory):
         """Of a cubic B-spline, mirrored around the image by 2 rows and LANES columns."""
         height, width = image.shape
         rows = height + 4
-        out = self.empty((rows, width + 2 * LANES), np.float32)
+        out = self.empty((rows + 1, width + 2 * LANES), np.float32)  # lanes may read on by a pixel
         items = -(-rows // ROWS)
         scratch = self.empty((items, width + 2 * (LANES + SPLINE_RADIUS)), np.float32)
         self._rows(

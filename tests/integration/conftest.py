@@ -10,6 +10,11 @@ from stacks import inputs
 HOW = {"fast": FAST, "elastix": (*XCORR, "--set", "output.report=false")}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def first_of_all(opencl_ready):
+    """Jobs that run in this process would leave pyopencl with a cache folder that they remove."""
+
+
 @dataclass(frozen=True)
 class Aligned:
     """A stack aligned without disturbance, on two ranks."""
