@@ -14,7 +14,7 @@ from amst_hpc.images.stack import Header, SliceError
 class Slow:
     """Ten slices of 2x2 px that take their time; the fifth cannot be read."""
 
-    source, names = "slow", [str(z) for z in range(10)]
+    source, names, files, numbers = "slow", [str(z) for z in range(10)], [], None
 
     def __init__(self):
         self.read_by: dict[int, list[str]] = {}
