@@ -24,6 +24,7 @@ IMBALANCE = 1.1  # slices of the busiest rank over the mean
 LAYER_BYTES = 2 << 30
 """Memory that the buffers of a layer may take, on whatever node: the cut must not depend on it."""
 PYRAMID = 8 / 7  # voxels of all levels over those of level 0, for 2x2x2
+LARGE_LAYER = 2**30  # bytes
 USUAL_RANKS = 64  # that layers are made for
 
 
@@ -144,6 +145,11 @@ def make_layout(shape: Zyx, layer: int, output: Output) -> Layout:
 def usual_layout(shape: Zyx, slice_bytes: int, output: Output) -> Layout:
     """The layout of a stack, the same for every number of ranks."""
     return make_layout(shape, layer_depth(shape, slice_bytes, USUAL_RANKS, output), output)
+
+
+def layers_in_hand(layer_bytes: int) -> int:
+    """How many layers a rank holds: one is made while another is stored, unless they are large."""
+    return 2 if layer_bytes <= LARGE_LAYER else 1
 
 
 def _level(full: Zyx, factors: Zyx, layer: int, edge: int) -> Level:

@@ -36,6 +36,10 @@ class StoringThread:
         self._collect(self._depth - 1)
         self._pending.append(self._thread.submit(self._store, *layer))
 
+    def wait(self) -> None:
+        """Returns when all is stored that was put in. Raises what `store` raised."""
+        self._collect(0)
+
     def _collect(self, left: int) -> None:
         """Wait until at most `left` layers are under way. Raises what `store` raised."""
         while self._pending and (len(self._pending) > left or self._pending[0].done()):

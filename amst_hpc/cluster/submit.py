@@ -41,7 +41,6 @@ START_SECONDS = 120.0
 LEAST_SLICES = 8
 """Slices of a rank: with fewer, starting it takes longer than its work."""
 SPARE = 3.0
-LAYER_SLICES = 16
 MERGE_MINUTES = 60
 OVERRIDES = "overrides.csv"  # beside the scripts
 ONE_LOG, ARRAY_LOG = "%x-%j.log", "%x-%A_%a.log"  # of a job, of each task of an array
@@ -117,8 +116,7 @@ class Plan:
 
 def size_job(need: JobEstimate, site: Site) -> Resources:
     """Ranks, nodes, memory and time for a stack; with the reasoning."""
-    slack = LAYER_SLICES * need.slice_bytes * 3
-    memory_mb = math.ceil((1.2 * need.rank_bytes + slack) / 1e8) * 100
+    memory_mb = math.ceil((1.2 * need.rank_bytes + need.layer_bytes) / 1e8) * 100
     fitting = int(site.memory_gb_per_node * 1000 // memory_mb) or site.ranks_per_node
     per_node = min(site.ranks_per_node, fitting)
     useful = max(1, need.slices // LEAST_SLICES)

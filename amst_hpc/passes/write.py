@@ -18,7 +18,7 @@ from amst_hpc.bdv.file import sync
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.bdv.overlap import StoringThread
 from amst_hpc.bdv.writer import BdvWriter
-from amst_hpc.geometry import split
+from amst_hpc.geometry import layers_in_hand, split
 from amst_hpc.job.journal import Journal
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
@@ -97,8 +97,8 @@ def _write_direct(
 
         begin_writing(plan, journal)
         recorder = _Recorder(file, checksums, journal, aligned)
-        # one layer is made while the other is stored
-        blocks = cycle([aligned.new_block(layout.layer) for _ in range(2)])
+        in_hand = layers_in_hand(layout.layer * aligned.inputs.slice_bytes)
+        blocks = cycle([aligned.new_block(layout.layer) for _ in range(in_hand)])
         with StoringThread(recorder.store) as thread:
             for (layer,) in shares:
                 slices = layout.layers[layer]
@@ -106,6 +106,8 @@ def _write_direct(
                 if block is None:
                     break
                 thread.put(layer, [v.view(target.stored) for v in pyramid(block, layout)])
+                if in_hand == 1:
+                    thread.wait()
                 tally.add(fell_back=False)
                 show()
         recorder.flush()

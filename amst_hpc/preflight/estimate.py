@@ -7,31 +7,34 @@ from dataclasses import dataclass
 import numpy as np
 
 from amst_hpc.config import Config
-from amst_hpc.geometry import level_factors
+from amst_hpc.geometry import layers_in_hand, level_factors, usual_layout
 from amst_hpc.images.ahead import slices_ahead
+from amst_hpc.registration.neighbours import working_factor
 from amst_hpc.registration.template import GROUP, RUN
 
-SECONDS_PER_MEGAPIXEL = 0.45
-"""Registration on one core of 2.6 GHz with the default settings, at 2048 x 2048.
+LEAST_SECONDS = 0.15
+"""Coarse step and elastix of a slice of any size, on one core of 2.6 GHz without a GPU."""
+PAIR_SECONDS = 0.1
+"""Of both pairs of a slice, per megapixel that they see."""
+SECONDS = 0.035
+"""Reading twice, averaging, resampling and writing, per megapixel."""
 
-Small slices take at least 0.3 s.
-"""
-
-LEAST_SECONDS = 0.3
-LIBRARIES_BYTES = int(1.1e9)
-FLOAT_IMAGES = 20
-"""float32 copies of a slice that elastix and SIFT hold at their peak."""
+LIBRARIES_BYTES = int(0.8e9)
+REGISTRATION_FLOATS, PAIR_FLOATS, RESAMPLING_FLOATS = 20, 12, 2
+"""float32 images at the peak: of the size that elastix and SIFT see, that pairs see, and full."""
+SLICES_IN_HAND = 4
 
 
 @dataclass(frozen=True)
 class JobEstimate:
-    """Seconds of one core for all slices; bytes of memory for a rank, of a slice, and of the
-    output.
+    """Seconds of one core for all slices; bytes of memory for a rank, of the layers that it holds
+    besides, of a slice, and of the output.
     """
 
     slices: int
     seconds: float
     rank_bytes: int
+    layer_bytes: int
     slice_bytes: int
     output_bytes: int
 
@@ -44,13 +47,18 @@ def estimate(
     held_bytes : of the slices that reading keeps decoded, see `hdf5.block_bytes`.
     """
     pixels, item = shape[0] * shape[1], np.dtype(dtype).itemsize
-    window = (2 * config.template.radius + GROUP) * pixels * item
-    ahead = 2 * min(slices_ahead(pixels * item), RUN) * pixels * item
+    seen = pixels // config.registration.factor(shape) ** 2
+    paired = pixels // working_factor(shape) ** 2 if config.neighbours.enabled else 0
+    window = (2 * config.template.radius + GROUP) * seen * item
+    read = (2 * min(slices_ahead(pixels * item), RUN) + SLICES_IN_HAND) * pixels * item
+    floats = REGISTRATION_FLOATS * seen + max(PAIR_FLOATS * paired, RESAMPLING_FLOATS * pixels)
+    layer = usual_layout((depth, *shape), pixels * item, config.output).layer * pixels * item
     levels = sum(1 / float(np.prod(f)) for f in level_factors((depth, *shape), config.output))
     return JobEstimate(
         slices=depth,
-        seconds=depth * max(LEAST_SECONDS, SECONDS_PER_MEGAPIXEL * pixels / 1e6),
-        rank_bytes=LIBRARIES_BYTES + held_bytes + window + ahead + FLOAT_IMAGES * 4 * pixels,
+        seconds=depth * (LEAST_SECONDS + (PAIR_SECONDS * paired + SECONDS * pixels) / 1e6),
+        rank_bytes=LIBRARIES_BYTES + held_bytes + window + read + 4 * floats,
+        layer_bytes=int(layer * layers_in_hand(layer) * levels),
         slice_bytes=pixels * item,
         output_bytes=int(depth * pixels * item * levels),
     )

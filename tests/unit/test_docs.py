@@ -142,12 +142,14 @@ def test_sizes_of_jobs_are_what_the_program_computes():
 
 
 def test_ranks_per_gpu_are_what_the_program_allows():
-    """As `Matcher.share_memory` reckons."""
+    """As `Matcher.share_memory` reckons, and what resampling takes: the larger counts."""
     config = Config()
     for size, gigabytes, *ranks in table("docs/howto.md", "GB per rank"):
-        pixels = int(size.split(" x ")[0]) ** 2
+        shape = (int(size.split(" x ")[0]),) * 2
+        pixels = shape[0] ** 2 / config.registration.factor(shape) ** 2
         need = coarse.SIFT_BYTES * pixels / config.coarse.downsample**2
         need += coarse.DEVICE_IMAGES * 4 * pixels + (2 * config.template.radius + 5) * pixels
+        need = max(need, (2 * 4 + 2) * shape[0] ** 2)
         fits = [coarse.MEMORY_PART * memory * 1e9 // need for memory in (12, 24, 48, 80)]
         assert float(gigabytes) == pytest.approx(need / 1e9, abs=0.005)
         assert [int(n) for n in ranks] == fits

@@ -21,7 +21,7 @@ def test_good_stacks_are_described_with_what_the_job_needs(tissue):
     assert raw == f"RAW {tissue}/raw: 24 slices of 144 x 160 px (y, x), uint8"
     assert pre == f"PREALIGNED {tissue}/pre: 24 slices of 144 x 160 px (y, x), uint8"
     assert re.fullmatch(r"time: about [\d:]+ on one rank, [\d:]+ on 64 ranks", time)
-    assert re.fullmatch(r"memory: about 1\.1 GB per rank \(\d+ cores here: \d+ GB .*\)", memory)
+    assert re.fullmatch(r"memory: about 0\.8 GB per rank \(\d+ cores here: \d+ GB .*\)", memory)
     assert disk == "disk: up to 0.00 GB"
 
 

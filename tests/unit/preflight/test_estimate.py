@@ -6,26 +6,38 @@ from amst_hpc.preflight.estimate import LEAST_SECONDS, LIBRARIES_BYTES, estimate
 
 def test_small_slices_take_the_least_time():
     need = estimate(10, (100, 100), "uint8", Config())
-    assert need.seconds == 10 * LEAST_SECONDS
+    assert 10 * LEAST_SECONDS < need.seconds < 11 * LEAST_SECONDS
     assert need.rank_bytes > LIBRARIES_BYTES
 
 
 def test_time_and_memory_grow_with_the_slices():
     one, four = (estimate(100, (n, n), "uint8", Config()) for n in (2048, 4096))
     assert (one.slice_bytes, four.slice_bytes) == (2048**2, 4096**2)
-    assert four.seconds == 4 * one.seconds
-    assert four.rank_bytes - LIBRARIES_BYTES == 4 * (one.rank_bytes - LIBRARIES_BYTES)
+    assert one.seconds < four.seconds < 4 * one.seconds
+    assert one.rank_bytes < four.rank_bytes
     wide = estimate(100, (2048, 2048), "uint16", Config())
     assert wide.output_bytes == 2 * one.output_bytes
     assert wide.rank_bytes > one.rank_bytes
 
 
-def test_a_wider_template_needs_memory_and_levels_need_disk():
+def test_a_wider_template_needs_memory():
     small, large = (
         estimate(100, (1000, 1000), "uint8", load_config(None, [f"template.radius={radius}"]))
         for radius in (1, 20)
     )
     assert large.rank_bytes - small.rank_bytes == 2 * 19 * 10**6
+
+
+def test_registration_at_full_size_needs_more_of_it():
+    usual, full = (
+        estimate(9, (4096, 4096), "uint8", load_config(None, [f"registration.working_size={size}"]))
+        for size in (700, 0)
+    )
+    assert full.rank_bytes - usual.rank_bytes > 1e9
+
+
+def test_levels_need_disk():
+    small = estimate(100, (1000, 1000), "uint8", Config())
     single = estimate(100, (1000, 1000), "uint8", load_config(None, ["output.levels=1"]))
     assert single.output_bytes == 10**8
     assert single.output_bytes < small.output_bytes < 1.2 * single.output_bytes
