@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -76,7 +75,8 @@ def scratch_folder(local_rank: int) -> Iterator[Path]:
     except OSError as error:
         raise InputError(f"TMPDIR: {error.strerror}; expected a folder of the node") from None
     with made as folder:
-        wanted, free = os.environ.get("TMPDIR", ""), shutil.disk_usage(folder).free
+        wanted, space = os.environ.get("TMPDIR", ""), os.statvfs(folder)
+        free = space.f_bavail * space.f_frsize
         if wanted and Path(folder).parent.resolve() != Path(wanted).resolve():
             log.warning("TMPDIR %s cannot be written: %s is taken", wanted, Path(folder).parent)
         if free < SCRATCH_BYTES:
