@@ -60,6 +60,10 @@ class Device:
         return f"{self.platform}:{self.index} {self.name} ({self.platform_name}{where})"
 
 
+_contexts: dict[Device, Any] = {}
+"""Proven ones of this process."""
+
+
 def prepare(cache: Path, threads: int) -> None:
     """Make OpenCL ready in this process: before the first import of pyopencl.
 
@@ -210,16 +214,20 @@ def ranks_sharing(ranks_on_node: int) -> int:
     return -(-ranks_on_node // max(1, gpus))
 
 
-def open_device(wanted: str, local_rank: int) -> tuple[Any, Device]:
+def open_device(wanted: str, local_rank: int, fresh: bool = False) -> tuple[Any, Device]:
     """A context on the rank's device, proven by a kernel.
 
-    Raises `InputError` for a device that does not exist, `NoDeviceError` if none computes.
+    The same one as before, since many processes take seconds to make theirs on one GPU; a new one
+    if `fresh`: an error may have spoilt the other. Raises `InputError` for a device that does not
+    exist, `NoDeviceError` if none computes.
     """
     devices = find_devices()
     tried = []
     for device in candidates(wanted, local_rank, devices):
         try:
-            return prove(device), device
+            if fresh or device not in _contexts:
+                _contexts[device] = prove(device)
+            return _contexts[device], device
         except Exception as error:
             reason = str(error).strip().splitlines() or [type(error).__name__]
             tried.append(f"{device}: {reason[-1][:120]}")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from amst_hpc.config import InputError
-from amst_hpc.opencl.devices import NoDeviceError, open_device
+from amst_hpc.opencl.devices import Device, NoDeviceError, open_device
 from amst_hpc.opencl.kernels import Kernels
 from amst_hpc.opencl.spline import ProcessorSpline
 from amst_hpc.transform import Image, Matrix, resample
@@ -23,17 +23,25 @@ def make_resampler(wanted: str, local_rank: int) -> Resampler:
 
     wanted : as `coarse.device`. An OpenCL error brings the rank back to the host, and is logged.
     """
-    try:
-        context, device = open_device(wanted, local_rank)
-    except (InputError, NoDeviceError, ImportError):
-        return resample
-    try:
-        kind = Kernels if device.kind == "gpu" else ProcessorSpline
-        place: list[Resampler] = [kind(context).resample]
-        _prove(place[0])
-    except Exception as error:  # pyopencl's errors have no common class with its memory errors
-        log.warning("resampling does not compute on %s (%s); on with the host", device, error)
-        return resample
+    for fresh in (False, True):  # an earlier step may have spoilt the context
+        try:
+            context, device = open_device(wanted, local_rank, fresh)
+        except (InputError, NoDeviceError, ImportError):
+            return resample
+        try:
+            kind = Kernels if device.kind == "gpu" else ProcessorSpline
+            there = kind(context).resample
+            _prove(there)
+            return _guarded(there, device)
+        except Exception as error:  # pyopencl's errors have no common class with its memory errors
+            fault = error
+    log.warning("resampling does not compute on %s (%s); on with the host", device, fault)
+    return resample
+
+
+def _guarded(there: Resampler, device: Device) -> Resampler:
+    """`there`; after an error `resample`."""
+    place = [there]
 
     def resample_there(image: Image, m: Matrix, shape: tuple[int, int]) -> Image:
         try:

@@ -21,13 +21,14 @@ KEYPOINTS = 2048
 class Sift:
     """SIFT keypoints and matching on one OpenCL device; plans are kept until the shape changes."""
 
-    def __init__(self, wanted: str, local_rank: int) -> None:
+    def __init__(self, wanted: str, local_rank: int, fresh: bool = False) -> None:
+        """fresh : as `open_device`."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from silx.opencl import sift
 
             self.sift = sift
-            self.context, self.opened = open_device(wanted, local_rank)
+            self.context, self.opened = open_device(wanted, local_rank, fresh)
             self.device = str(self.opened)
             self.plan: Any = None
             with self._compiled("match"):

@@ -115,8 +115,8 @@ class Matcher:
                 self._use_xcorr()
                 self.note = f"no OpenCL device for SIFT ({error}): XCORR is used instead"
 
-    def _use_sift(self, device: str) -> None:
-        sift = Sift(device, self.local_rank)
+    def _use_sift(self, device: str, fresh: bool = False) -> None:
+        sift = Sift(device, self.local_rank, fresh)
         self.estimate, self.device, self.on_device = (
             sift,
             sift.device,
@@ -132,7 +132,7 @@ class Matcher:
         failed = self.device
         while self.fallback_devices:
             try:
-                self._use_sift(self.fallback_devices.pop(0))
+                self._use_sift(self.fallback_devices.pop(0), fresh=True)
                 break
             except Exception as next_error:  # no such device, or as broken as before
                 log.warning("coarse: %s", next_error)

@@ -62,3 +62,17 @@ def test_a_device_that_fails_later_is_left_for_the_host(opencl_ready, monkeypatc
                 there(IMAGE, MATRIX, (70, 90)), resample(IMAGE, MATRIX, (70, 90))
             )
     assert len(calls) == len(caplog.records) == 1
+
+
+def test_a_context_that_an_earlier_step_has_spoilt_is_made_anew(opencl_ready, monkeypatch, caplog):
+    opened, whole = [], resampling.open_device
+
+    def spoilt_at_first(wanted, local_rank, fresh):
+        opened.append(fresh)
+        return whole(wanted, local_rank, fresh) if fresh else (None, whole(wanted, local_rank)[1])
+
+    monkeypatch.setattr(resampling, "open_device", spoilt_at_first)
+    there = make_resampler("cpu", 0)
+    assert opened == [False, True]
+    assert_resampled(there)
+    assert not caplog.records

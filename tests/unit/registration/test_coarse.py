@@ -77,7 +77,7 @@ class FakeSift:
     faults: ClassVar[dict[str, list[str]]] = {}
     made: ClassVar[list[str]] = []
 
-    def __init__(self, wanted, local_rank):
+    def __init__(self, wanted, local_rank, fresh=False):
         FakeSift.made.append(wanted)
         self.wanted = wanted
         self.device = f"{wanted} {len(FakeSift.made)}"
@@ -205,7 +205,7 @@ def test_without_opencl_phase_correlation_takes_over(monkeypatch):
 def test_opencl_that_silx_cannot_work_with_is_no_end(monkeypatch):
     """Two copies of pocl: the device computes, and silx finds none."""
 
-    def broken(self, wanted, local_rank):
+    def broken(self, wanted, local_rank, fresh):
         raise AttributeError("'NoneType' object has no attribute 'type'")
 
     monkeypatch.setattr(coarse.Sift, "__init__", broken)
