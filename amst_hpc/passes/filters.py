@@ -26,7 +26,7 @@ from amst_hpc.registration.coherence import (
 )
 from amst_hpc.registration.equations import Equations, averaged, seen
 from amst_hpc.registration.gauss_newton import COARSE_ALONE
-from amst_hpc.registration.neighbours import Neighbours, Prepared, working_factor
+from amst_hpc.registration.neighbours import COARSE_SIDE, Neighbours, Prepared, working_factor
 from amst_hpc.registration.template import is_blank
 from amst_hpc.transform import Image, Matrix
 
@@ -86,9 +86,10 @@ def _measure(
 ) -> dict[tuple[int, int], Any]:
     """See `coherence.spectra`; slices z and z + k, ascending. Without those that tell nothing.
 
-    They are aligned on the coarse scales alone: that is close enough for the finest detail.
+    They are aligned averaged down by at most 2: that is close enough for the finest detail.
     """
-    smooth = Neighbours(equations, {})
+    half = min(inputs.shape) // working_factor(inputs.shape) // 2
+    smooth = Neighbours(equations, {}, max(half, COARSE_SIDE))
     hand: dict[int, tuple[Image, Prepared] | None] = {}
     found = {}
     for z, k in places:
