@@ -127,7 +127,9 @@ def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
     """Raises `InputError` for an output that is the one file of an input, by whatever name."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         if len(stack.files) == 1 and job.out.exists() and job.out.samefile(stack.files[0]):
-            raise InputError(f"OUT {job.out}: is {option} {stack.source}; expected another")
+            raise InputError(
+                f"OUT {job.out}: is {option} {stack.source} or inside it; expected another"
+            )
 
 
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
