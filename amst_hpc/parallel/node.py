@@ -14,7 +14,7 @@ from amst_hpc.config import InputError
 
 log = logging.getLogger(__name__)
 
-SCRATCH_BYTES = 64 << 20
+SCRATCH_BYTES = 2**24
 
 
 def local_place(comm: Any) -> tuple[int, int]:
