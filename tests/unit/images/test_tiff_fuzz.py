@@ -134,7 +134,11 @@ def theirs(path, z, one=False):
         page = tiff.pages[0 if one else z]
         white = 262 in page.tags and page.photometric == tifffile.PHOTOMETRIC.MINISWHITE
         most = (1 << page.bitspersample) - 1
-    image = tifffile.imread(path)[z] if one else tifffile.imread(path, key=z)
+    if one:
+        read = tifffile.imread(path)  # of one page without a word of others: that page
+        image = read if read.ndim == 2 else read[z]
+    else:
+        image = tifffile.imread(path, key=z)
     return most - image if white else image
 
 
