@@ -233,7 +233,7 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
     return {
         "inputs": {name: {"slices": len(s.names)} for name, s in stacks},
-        "parameters": {key: tree[key] for key in ("template", "coarse", "refine")},
+        "parameters": {key: tree[key] for key in ("template", "registration", "coarse", "refine")},
         "solution": {key: tree[key] for key in ("neighbours", "drift")},
         "output": tree["output"]
         | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},

@@ -152,6 +152,14 @@ def test_registration_at_a_working_size_gives_transforms_of_the_full_size(
     assert error_px(either.folder, out) < (0.9 if backend == "itk" else 1.2)
 
 
+def test_another_working_size_is_another_parameter(small, tmp_path):
+    """What was registered at the one is not continued with the other."""
+    out = tmp_path / "out.h5"
+    finished(run(1, *small.line(out)))
+    line = small.line(out, "--set", "registration.working_size=64")
+    refused(call(*line), "other inputs or parameters .*registration.working_size")
+
+
 @pytest.mark.parametrize("source", ["stack.xml", "stack.h5"])
 def test_bigdataviewer_files_are_read_like_slices(small, tmp_path, source):
     for part in ("raw", "pre"):
