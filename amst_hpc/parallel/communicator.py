@@ -147,10 +147,3 @@ def mpi_library() -> str:
     from mpi4py import MPI
 
     return str(MPI.Get_library_version()).splitlines()[0].strip("\0 ")
-
-
-def allows_threads() -> bool:
-    """True if two threads of a rank may call MPI at the same time."""
-    from mpi4py import MPI
-
-    return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)

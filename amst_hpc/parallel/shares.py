@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
 from amst_hpc.geometry import split
-from amst_hpc.parallel.communicator import Communicator, allows_threads
+from amst_hpc.parallel.communicator import Communicator, threads_allowed
 
 T = TypeVar("T")
 
@@ -118,7 +118,7 @@ class Shares(Generic[T]):
 
     def __init__(self, comm: Communicator, items: Sequence[T], most: int = 1) -> None:
         """Collective. items : the same on every rank; most : length of a run."""
-        alone = comm.size == 1 or not comm.bcast(allows_threads())
+        alone = comm.size == 1 or not comm.bcast(threads_allowed())
         self._items, self._most, self._rank = items, most, 0 if alone else comm.rank
         self._ahead = most > 1
         if alone:
