@@ -243,11 +243,11 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=checksum(raw, offset))
+        result, small = replace(result, crc=checksum(raw, offset)), shrink(raw, self.factor)
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")
-            small, smooth = shrink(raw, self.factor), self.matcher.smooth
+            smooth = self.matcher.smooth
             pair = Pair(template, small, offset, smooth(template), smooth(small))
             result, shift = self.find_shift(result, pair)
             timer.lap("coarse")
@@ -258,7 +258,7 @@ class Registrar:
             result = replace(result, reason=str(error))
             log.warning("slice %d: %s", z, error)
         if result.shift is None or result.start < PREALIGNED_BELOW:
-            result = replace(result, prealigned=self.match_prealigned(z, raw, offset))
+            result = replace(result, prealigned=self.match_prealigned(z, small, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
 
@@ -328,7 +328,7 @@ class Registrar:
         own = self.window.get(z)
         if own is None:
             return None
-        fixed, moving = self.matcher.smooth(own), self.matcher.smooth(shrink(raw, self.factor))
+        fixed, moving = self.matcher.smooth(own), self.matcher.smooth(raw)
         try:
             found = self.matcher(fixed, moving)
         except RegistrationError:
