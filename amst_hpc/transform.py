@@ -26,14 +26,15 @@ def translation(x: float, y: float) -> Matrix:
 
 
 def compose(m: Matrix, n: Matrix) -> Matrix:
-    """`p -> m(n(p))`."""
-    return np.hstack([m[:, :2] @ n[:, :2], m[:, :2] @ n[:, 2:] + m[:, 2:]])
+    """`p -> m(n(p))`; of one or of many, (..., 2, 3)."""
+    a = m[..., :2]
+    return np.concatenate([a @ n[..., :2], a @ n[..., 2:] + m[..., 2:]], axis=-1)
 
 
 def invert(m: Matrix) -> Matrix:
-    """The transform that undoes m."""
-    a = np.linalg.inv(m[:, :2])
-    return np.hstack([a, -a @ m[:, 2:]])
+    """The transform that undoes m; of one or of many, (..., 2, 3)."""
+    a = np.linalg.inv(m[..., :2])
+    return np.concatenate([a, -a @ m[..., 2:]], axis=-1)
 
 
 def scaled(m: Matrix, factor: float) -> Matrix:
@@ -56,9 +57,9 @@ def corners(shape: tuple[int, int]) -> NDArray[np.float64]:
 
 
 def displacement(m: Matrix, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """(4, 2) displacement `M p - p` of the image corners, px."""
+    """(..., 4, 2) displacement `M p - p` of the image corners, px, of one or many (..., 2, 3)."""
     points = corners(shape)
-    return points @ m[:, :2].T + m[:, 2] - points
+    return points @ np.swapaxes(m[..., :2], -1, -2) + m[..., None, :, 2] - points
 
 
 def is_whole_shift(m: Matrix) -> bool:
@@ -104,10 +105,10 @@ def resample(image: Image, m: Matrix, shape: tuple[int, int]) -> Image:
 
 def small_affine(theta: NDArray[np.float64], shape: Sequence[int]) -> Matrix:
     """Displacement at the centre (x: 0, y: 3) and its change over half a width (1, 4) and half a
-    height (2, 5), px, as a transform of a (y, x) image.
+    height (2, 5), px, as a transform of a (y, x) image; of one or of many, (..., 6).
     """
     height, width = shape
-    a = np.array([[theta[1], theta[2]], [theta[4], theta[5]]]) / [width / 2, height / 2]
+    a = theta[..., [[1, 2], [4, 5]]] / [width / 2, height / 2]
     centre = np.array([(width - 1) / 2, (height - 1) / 2])
-    shift = np.array([theta[0], theta[3]]) - a @ centre
-    return np.hstack([np.eye(2) + a, shift[:, None]])
+    shift = theta[..., [0, 3]] - a @ centre
+    return np.concatenate([np.eye(2) + a, shift[..., None]], axis=-1)

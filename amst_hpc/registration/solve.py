@@ -79,7 +79,7 @@ def solve(
     for _ in range(2):  # what is not linear in the corrections is gone then
         table = _measure(links, place, now, usual, shape)
         x, trust = _least_squares(results, table, _anchors(own, now, shape), period)
-        now = [compose(m, small_affine(row * MODES, shape)) for m, row in zip(now, x, strict=True)]
+        now = compose(now, small_affine(x * MODES, shape))
     return _decide(results, now, table, trust, shape)
 
 
@@ -135,9 +135,10 @@ def _select(
     return place, usual, good
 
 
-def _transforms(results: Sequence[SliceResult]) -> list[Matrix]:
-    """Of all slices; the identity where there is none."""
-    return [s.transform if s.transform is not None else translation(0, 0) for s in results]
+def _transforms(results: Sequence[SliceResult]) -> Matrix:
+    """Of all slices, (n, 2, 3); the identity where there is none."""
+    none = translation(0, 0)
+    return np.array([s.transform if s.transform is not None else none for s in results])
 
 
 def _usual(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
@@ -158,28 +159,26 @@ def _counts(pair: PairResult, usual: Mapping[int, tuple[float, float]]) -> bool:
 
 
 def modes_of(m: Matrix, shape: tuple[int, int]) -> Floats:
-    """The displacement of a transform in the orthonormal modes, (6,) px."""
+    """The displacement of transforms (..., 2, 3) in the orthonormal modes, (..., 6) px."""
     height, width = shape
-    a = m[:, :2] - np.eye(2)
-    shift = a @ [(width - 1) / 2, (height - 1) / 2] + m[:, 2]
+    a = m[..., :2] - np.eye(2)
+    shift = a @ [(width - 1) / 2, (height - 1) / 2] + m[..., 2]
     slopes = a * [width / 2, height / 2]
-    theta = np.array([shift[0], *slopes[0], shift[1], *slopes[1]])
-    return np.asarray(theta / MODES)
+    theta = np.concatenate([shift[..., None], slopes], axis=-1)
+    return np.asarray(theta.reshape(*theta.shape[:-2], 6) / MODES)
 
 
 def _measure(
     links: Sequence[PairResult],
     place: Mapping[int, int],
-    now: Sequence[Matrix],
+    now: Matrix,
     usual: Mapping[int, tuple[float, float]],
     shape: tuple[int, int],
 ) -> Measured:
     a = np.array([place[p.z] for p in links])
     b = np.array([place[p.z + p.k] for p in links])
-    modes = np.array([
-        modes_of(compose(invert(now[j]), compose(p.matrix, now[i])), shape)
-        for i, j, p in zip(a, b, links, strict=True) if p.matrix is not None
-    ])  # fmt: skip
+    links_as = np.array([p.matrix for p in links])
+    modes = modes_of(compose(invert(now[b]), compose(links_as, now[a])), shape)
     chains = _chains(links)
     weight = [
         p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2
@@ -222,14 +221,12 @@ def _levelled(
     return levelled
 
 
-def _anchors(
-    own: Mapping[int, PairResult], now: Sequence[Matrix], shape: tuple[int, int]
-) -> Floats:
+def _anchors(own: Mapping[int, PairResult], now: Matrix, shape: tuple[int, int]) -> Floats:
     """Where the pre-alignment wants each slice, (n, 6) px from now; NaN where it says nothing."""
     anchors = np.full((len(now), 6), np.nan)
-    for i, pair in own.items():
-        if pair.matrix is not None:
-            anchors[i] = modes_of(compose(invert(now[i]), pair.matrix), shape)
+    if own:
+        wanted = np.array([pair.matrix for pair in own.values()])
+        anchors[[*own]] = modes_of(compose(invert(now[[*own]]), wanted), shape)
     return anchors
 
 
@@ -253,12 +250,13 @@ def _least_squares(
     near, own = np.ones(n), np.ones(n)
     for _ in range(REPEATS):
         graph = links.T @ sparse.diags(table.weight * trust) @ links
-        for j in range(6):
-            to_own = known * own * to_own_mode[j]
-            to_template = held[:, j] * near * to_template_mode
-            right = to_own * anchors[:, j] - links.T @ (table.weight * trust * table.modes[:, j])
+        for alike in (SHIFTS, SLOPES):  # one matrix for their modes
+            to_own = known * own * to_own_mode[alike[0]]
+            to_template = held[:, alike[0]] * near * to_template_mode
+            wanted = links.T @ ((table.weight * trust)[:, None] * table.modes[:, alike])
             matrix = graph + sparse.diags(to_own + to_template + FLOOR)
-            x[:, j] = splu(sparse.csc_matrix(matrix)).solve(right)
+            right = to_own[:, None] * anchors[:, alike] - wanted
+            x[:, alike] = splu(sparse.csc_matrix(matrix)).solve(right)
         rest = np.sqrt(((table.modes + links @ x) ** 2).sum(axis=1) * table.weight)
         trust = _trust(rest, np.ones(m, bool))
         own = _trust(np.sqrt(((anchors - x) ** 2 * to_own_mode).sum(axis=1)), known)
@@ -300,7 +298,7 @@ def _anchor_weights(
 
 def _decide(
     results: Sequence[SliceResult],
-    now: Sequence[Matrix],
+    now: Matrix,
     table: Measured,
     trust: Floats,
     shape: tuple[int, int],
@@ -311,6 +309,8 @@ def _decide(
         if trust[row] > COUNTS:
             of_slice.setdefault(int(a), []).append(row)
             of_slice.setdefault(int(b), []).append(row)
+    moved = displacement(now, shape) - displacement(_transforms(results), shape)
+    correction = np.hypot(moved[..., 0], moved[..., 1]).mean(axis=-1)
     decided: list[SliceResult] = []
     for i, (s, matrix) in enumerate(zip(results, now, strict=True)):
         if s.status == "repeated":
@@ -320,7 +320,6 @@ def _decide(
         if s.transform is None or not rows:
             decided.append(s)
             continue
-        moved = displacement(matrix, shape) - displacement(s.transform, shape)
         residual = 1 - float(np.median([table.pairs[row].correlation for row in rows]))
         decided.append(
             replace(
@@ -329,7 +328,7 @@ def _decide(
                 status=s.status if s.status == "affine" else "neighbours",
                 pairs=len(rows),
                 pair_residual=residual,
-                correction=float(np.hypot(*moved.T).mean()),
+                correction=float(correction[i]),
             )
         )
     return decided
