@@ -18,7 +18,7 @@ def pearson(a: NDArray[Any], b: NDArray[Any], least: int = 1) -> float:
     """Of two arrays of one shape; `UNRELATED` where they hold fewer than `least` values."""
     if a.size < least:
         return UNRELATED
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    a, b = (values - float(values.mean(dtype=np.float64)) for values in (a, b))  # float32 stays so
     scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
     return float(np.sum(a * b)) / scale if scale > 0 else UNRELATED
 

@@ -24,6 +24,7 @@ LARGEST = 1024
 RADIUS = 20
 ALIASED = 0.25  # cycles per px
 SMALL_TERM = 1e-2
+PAD = 32  # px
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
 Floats = NDArray[np.float64]
 FREQUENCIES = (np.arange(RINGS) + 0.5) / (2 * RINGS)
@@ -113,23 +114,37 @@ def matched_filter(
     return RadialFilter(gain / gain.max())
 
 
-def prepare(
-    image: Image | FloatImage, mask: NDArray[np.bool_] | None, kernel: RadialFilter
-) -> FloatImage:
-    """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
-
-    mask : True where a pixel counts; None: all do. The others become NaN, with a margin.
+@dataclass(frozen=True, eq=False)
+class Spectrum:
+    """Of an image with its surroundings mirrored, to be filtered. mask : True where a pixel counts;
+    None: all do.
     """
-    floats = image.astype(np.float32)
-    if mask is not None:
-        floats = np.where(mask, floats, floats[mask].mean())
-    pad = 32
-    wide = np.pad(floats, pad, mode="symmetric")
-    size = tuple(fft.next_fast_len(n, real=True) for n in wide.shape)
-    spectrum = fft.rfft2(wide - wide.mean(), size) * kernel.transfer((size[0], size[1]))
-    inner = tuple(slice(pad, pad + n) for n in floats.shape)
-    out: FloatImage = np.ascontiguousarray(fft.irfft2(spectrum, size)[inner], np.float32)
-    out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
-    if mask is not None:
-        out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
-    return out
+
+    values: NDArray[np.complex64]
+    size: tuple[int, int]
+    shape: tuple[int, int]
+    mask: NDArray[np.bool_] | None
+
+    @classmethod
+    def of(cls, image: Image | FloatImage, mask: NDArray[np.bool_] | None) -> Spectrum:
+        """Pixels that do not count are taken for the mean of the others."""
+        floats = image.astype(np.float32)
+        if mask is not None:
+            floats = np.where(mask, floats, floats[mask].mean())
+        wide = np.pad(floats - floats.mean(), PAD, mode="symmetric")
+        y, x = (fft.next_fast_len(n, real=True) for n in wide.shape)
+        return cls(fft.rfft2(wide, (y, x)), (y, x), floats.shape, mask)
+
+    def filtered(self, kernel: RadialFilter) -> FloatImage:
+        """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
+
+        What does not count becomes NaN, with a margin.
+        """
+        inner = tuple(slice(PAD, PAD + n) for n in self.shape)
+        wide = fft.irfft2(self.values * kernel.transfer(self.size), self.size, overwrite_x=True)
+        out: FloatImage = np.ascontiguousarray(wide[inner], np.float32)
+        mask = self.mask
+        out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
+        if mask is not None:
+            out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
+        return out

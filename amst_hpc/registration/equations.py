@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,7 +31,7 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
-from amst_hpc.registration.coherence import RINGS, RadialFilter, prepare
+from amst_hpc.registration.coherence import RINGS, RadialFilter, Spectrum
 from amst_hpc.transform import FloatImage, Image, compose, small_affine, translation
 
 UPPER = np.triu_indices(8)
@@ -61,6 +62,11 @@ class HostSlice:
     pixels: Image | FloatImage
     seen: Mask | None
 
+    @cached_property
+    def spectrum(self) -> Spectrum:
+        """One for all filters."""
+        return Spectrum.of(self.pixels, self.seen)
+
 
 class HostSlices:
     """Made ready by numpy."""
@@ -81,7 +87,7 @@ class HostSlices:
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
         """Its coefficients, NaN where a pixel does not count."""
-        return prepare(slice_.pixels, slice_.seen, kernel)
+        return slice_.spectrum.filtered(kernel)
 
     def fetch(self, slice_: HostSlice) -> FloatImage:
         """Its pixels."""
@@ -128,7 +134,7 @@ class ProcessorEquations(HostSlices):
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
         """See `HostSlices.filtered`."""
-        return self.device.memory.upload(prepare(slice_.pixels, slice_.seen, kernel))
+        return self.device.memory.upload(slice_.spectrum.filtered(kernel))
 
 
 class GpuEquations(DeviceSlices):
@@ -186,8 +192,11 @@ def seen(image: Image) -> Mask | None:
     """False in black areas (a part that was not scanned, a margin); None where there is none."""
     if image.min() > 0:
         return None
-    black = ndimage.binary_opening(image == 0, np.ones((BLACK, BLACK), bool))
-    return ~black if black.any() else None
+    core = ndimage.minimum_filter((image == 0).view(np.uint8), BLACK, mode="constant")
+    if not core.any():
+        return None
+    light: Mask = ndimage.maximum_filter(core, BLACK, mode="constant") == 0
+    return light
 
 
 def _solve(total: Floats) -> Floats | None:

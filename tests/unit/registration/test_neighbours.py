@@ -7,7 +7,7 @@ from scipy import ndimage
 from amst_hpc.opencl.gauss_newton import DeviceSteps, Fit
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration import neighbours as numerics
-from amst_hpc.registration.coherence import gaussian, matched_filter, prepare, spectra
+from amst_hpc.registration.coherence import Spectrum, gaussian, matched_filter, spectra
 from amst_hpc.registration.equations import (
     GpuEquations,
     HostEquations,
@@ -183,7 +183,7 @@ def test_a_separable_sum_is_the_filter(places):
     kernel = matched_filter([spectra(image.astype(np.float32), other.astype(np.float32))], 260)
     gpu = places["gpu"]
     there = gpu.filtered(gpu.load(image, 1), kernel).get()[24:-24, 24:-24]
-    here = prepare(image, None, kernel)[24:-24, 24:-24]
+    here = Spectrum.of(image, None).filtered(kernel)[24:-24, 24:-24]
     assert np.corrcoef(there.ravel(), here.ravel())[0, 1] > 0.999
 
 
