@@ -14,7 +14,7 @@ from amst_hpc.slice_result import Estimate, RegistrationError
 from amst_hpc.software import library_version
 from amst_hpc.transform import FloatImage
 
-OCTAVES = 3
+OCTAVES = 2
 KEYPOINTS = 2048
 
 
