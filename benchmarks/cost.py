@@ -92,7 +92,7 @@ def main() -> None:
         print(f"{stage:10}" + "".join(f"{s:9.3f}" for s in row) + f"{a:9.3f} {b:9.4f}")
     sums = [sum(part.values()) for part in measured]
     print(f"{'all':10}" + "".join(f"{s:9.3f}" for s in sums) + f"{total[0]:9.3f} {total[1]:9.4f}")
-    guessed = [estimate(1, (edge, edge), "uint8", Config()).seconds for edge in EDGES]
+    guessed = [estimate(SLICES, (edge, edge), "uint8", Config()).seconds / SLICES for edge in EDGES]
     print(f"{'check':10}" + "".join(f"{s:9.3f}" for s in guessed))
     mine = given.edge**2 / 1e6
     for name, (a, b) in (("here", total), ("the original", ORIGINAL)):

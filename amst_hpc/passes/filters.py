@@ -19,6 +19,7 @@ from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.coherence import (
     LARGEST,
+    PLACES,
     RadialFilter,
     gaussian,
     matched_filter,
@@ -30,7 +31,6 @@ from amst_hpc.registration.neighbours import COARSE_SIDE, Neighbours, Prepared, 
 from amst_hpc.registration.template import is_blank
 from amst_hpc.transform import Image, Matrix
 
-PLACES = 16
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
 

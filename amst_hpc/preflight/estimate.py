@@ -9,13 +9,17 @@ import numpy as np
 from amst_hpc.config import Config
 from amst_hpc.geometry import layers_in_hand, level_factors, usual_layout
 from amst_hpc.images.ahead import slices_ahead
+from amst_hpc.registration.coherence import LARGEST, PLACES
 from amst_hpc.registration.neighbours import working_factor
 from amst_hpc.registration.template import GROUP, RUN
 
-LEAST_SECONDS = 0.15
-"""Coarse step and elastix of a slice of any size, on one core of 2.6 GHz without a GPU."""
-PAIR_SECONDS = 0.1
-"""Of both pairs of a slice, per megapixel that they see."""
+REGISTER_SECONDS = (0.15, 0.55)
+"""Coarse step and elastix of a slice, and more per megapixel that they see, on one core without a
+GPU; as all here measured on stacks of 0.25 to 4 megapixels, one rank (benchmarks/RESULTS.md)."""
+PAIR_SECONDS = (0.08, 0.09)
+"""Both pairs of a slice, and more per megapixel that they see."""
+FILTER_SECONDS = (0.06, 0.25)
+"""Each pair that the filters are measured on, and more per megapixel of its middle; once a job."""
 SECONDS = 0.035
 """Reading twice, averaging, resampling and writing, per megapixel."""
 
@@ -51,14 +55,22 @@ def estimate(
     paired = pixels // working_factor(shape) ** 2 if config.neighbours.enabled else 0
     window = (2 * config.template.radius + GROUP) * seen * item
     read = (2 * min(slices_ahead(pixels * item), RUN) + SLICES_IN_HAND) * pixels * item
+    filters = config.neighbours.reach * min(PLACES, depth) if paired else 0
+    middle = min(paired, LARGEST**2)
     floats = REGISTRATION_FLOATS * seen + max(PAIR_FLOATS * paired, RESAMPLING_FLOATS * pixels)
     layer = usual_layout((depth, *shape), pixels * item, config.output).layer * pixels * item
     levels = sum(1 / float(np.prod(f)) for f in level_factors((depth, *shape), config.output))
     return JobEstimate(
         slices=depth,
-        seconds=depth * (LEAST_SECONDS + (PAIR_SECONDS * paired + SECONDS * pixels) / 1e6),
+        seconds=depth * (_seconds(REGISTER_SECONDS, seen) + SECONDS * pixels / 1e6)
+        + (depth * _seconds(PAIR_SECONDS, paired) if paired else 0)
+        + filters * _seconds(FILTER_SECONDS, middle),
         rank_bytes=LIBRARIES_BYTES + held_bytes + window + read + 4 * floats,
         layer_bytes=int(layer * layers_in_hand(layer) * levels),
         slice_bytes=pixels * item,
         output_bytes=int(depth * pixels * item * levels),
     )
+
+
+def _seconds(model: tuple[float, float], pixels: float) -> float:
+    return model[0] + model[1] * pixels / 1e6

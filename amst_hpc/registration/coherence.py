@@ -20,7 +20,8 @@ from amst_hpc.opencl.gauss_newton import MARGIN
 from amst_hpc.transform import FloatImage, Image
 
 RINGS = 64
-LARGEST = 1024
+LARGEST = 1024  # px
+PLACES = 16  # of the stack, for each distance
 RADIUS = 20
 ALIASED = 0.25  # cycles per px
 SMALL_TERM = 1e-2

@@ -1,12 +1,18 @@
 """The need of a job grows with its pixels, and says in which units."""
 
 from amst_hpc.config import Config, load_config
-from amst_hpc.preflight.estimate import LEAST_SECONDS, LIBRARIES_BYTES, estimate
+from amst_hpc.preflight.estimate import (
+    LIBRARIES_BYTES,
+    PAIR_SECONDS,
+    REGISTER_SECONDS,
+    estimate,
+)
 
 
 def test_small_slices_take_the_least_time():
     need = estimate(10, (100, 100), "uint8", Config())
-    assert 10 * LEAST_SECONDS < need.seconds < 11 * LEAST_SECONDS
+    least = 10 * (REGISTER_SECONDS[0] + PAIR_SECONDS[0])
+    assert least < need.seconds < 2 * least
     assert need.rank_bytes > LIBRARIES_BYTES
 
 
@@ -18,6 +24,14 @@ def test_time_and_memory_grow_with_the_slices():
     wide = estimate(100, (2048, 2048), "uint16", Config())
     assert wide.output_bytes == 2 * one.output_bytes
     assert wide.rank_bytes > one.rank_bytes
+
+
+def test_without_neighbours_there_are_neither_pairs_nor_filters():
+    one, no_pairs = (
+        estimate(100, (1000, 1000), "uint8", load_config(None, [f"neighbours.enabled={value}"]))
+        for value in ("true", "false")
+    )
+    assert one.seconds - no_pairs.seconds > 100 * PAIR_SECONDS[0]
 
 
 def test_a_wider_template_needs_memory():
