@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
@@ -20,6 +21,7 @@ from amst_hpc.parallel.signals import Stopped
 
 log = logging.getLogger(__name__)
 
+MEET_SECONDS = 0.005
 T = TypeVar("T")
 
 
@@ -57,6 +59,9 @@ class Communicator(Protocol):
 
     def Barrier(self) -> None:
         """Returns when all ranks have called it."""
+
+    def Ibarrier(self) -> Any:
+        """A request that is done when all ranks have called it."""
 
     def Dup(self) -> Any:
         """The same ranks, with messages of their own."""
@@ -108,8 +113,26 @@ def on_all_ranks(comm: Communicator, work: Callable[[], T]) -> T:
 
 def on_rank_0(comm: Communicator, work: Callable[[], T]) -> T:
     """Run `work` on rank 0 alone; all get its result, or raise its `InputError`."""
-    result: T = comm.bcast(on_all_ranks(comm, lambda: work() if comm.rank == 0 else None))
-    return result
+    fault, result = "", None
+    if comm.rank == 0:
+        try:
+            result = work()
+        except InputError as error:
+            fault = str(error)
+    meet(comm)
+    found: tuple[str, T] = comm.bcast((fault, result))
+    if found[0]:
+        raise InputError(found[0])
+    return found[1]
+
+
+def meet(comm: Communicator) -> None:
+    """Returns when all ranks are here; meanwhile they sleep, where MPI would have them spin."""
+    if comm.size == 1:
+        return
+    arrived = comm.Ibarrier()
+    while not arrived.Test():
+        time.sleep(MEET_SECONDS)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.communicator import Communicator, meet
 
 TELL_SECONDS = 0.5
 POLL_SECONDS = 0.02
@@ -45,7 +45,7 @@ class Tally:
         return sum(n for n, _ in everyone), sum(n for _, n in everyone)
 
     def finish(self, show: Callable[[], None]) -> None:
-        """This rank is done; rank 0 goes on showing until the others are."""
+        """This rank is done and waits for the others; rank 0 goes on showing until they are."""
         if self.comm.rank:
             self._send(last=True)
             for request in self.sent:
@@ -55,5 +55,6 @@ class Tally:
             show()
             time.sleep(POLL_SECONDS)
             self.totals()
+        meet(self.comm)
         if self.comm.size > 1:
             self.comm.Free()
