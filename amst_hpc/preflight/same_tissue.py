@@ -16,9 +16,9 @@ from amst_hpc.config import InputError
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack, fit_to
 from amst_hpc.parallel.communicator import Communicator
-from amst_hpc.registration.chance import Likeness, likeness
+from amst_hpc.registration.chance import Likeness, likeness, reduced
 from amst_hpc.registration.template import is_blank
-from amst_hpc.transform import Image
+from amst_hpc.transform import FloatImage
 
 log = logging.getLogger(__name__)
 PLACES = 4
@@ -56,12 +56,12 @@ def compare(raw: Stack, prealigned: Stack, place: Sequence[int]) -> list[Compari
     ]
 
 
-def _content(stack: Stack, z: int, shape: tuple[int, int]) -> Image | None:
+def _content(stack: Stack, z: int, shape: tuple[int, int]) -> FloatImage | None:
     try:
         image, _ = fit_to(stack.read(z), shape, stack.names[z])
     except SliceError:
         return None
-    return None if is_blank(image) else image
+    return None if is_blank(image) else reduced(image)
 
 
 def tissue_fault(found: Sequence[Comparison]) -> str:

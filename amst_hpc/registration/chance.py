@@ -48,10 +48,14 @@ class Likeness(NamedTuple):
     inverted: float
 
 
-def likeness(fixed: Image, moving: Image) -> Likeness:
-    """Of two images of one shape (y, x), at whatever offset they are most alike."""
-    small = [average_down(a, _factor(fixed)) for a in (fixed, moving)]
-    levelled = [[_levelled(a, size) for a in small] for size in (SLOW, FINE)]
+def reduced(image: Image) -> FloatImage:
+    """As it is compared, (y, x)."""
+    return average_down(image, _factor(image))
+
+
+def likeness(fixed: FloatImage, moving: FloatImage) -> Likeness:
+    """Of two images of one shape (y, x), both `reduced`, at whatever offset they are most alike."""
+    levelled = [[_levelled(a, size) for a in (fixed, moving)] for size in (SLOW, FINE)]
     found = [_correlations(a, b, 1) for a, b in levelled]
     most = max(float(values.max()) / limit for values, limit in found)
     return Likeness(most, max(float(-values.min()) / limit for values, limit in found))
@@ -62,9 +66,8 @@ def over_chance(fixed: Image, moving: Image, matrix: Matrix) -> float:
 
     1 or less: not to be told from images that have nothing in common.
     """
-    factor = _factor(fixed)
-    small, other = (average_down(a, factor) for a in (fixed, moving))
-    m = scaled(matrix, 1 / factor)
+    small, other = reduced(fixed), reduced(moving)
+    m = scaled(matrix, 1 / _factor(fixed))
     other = ndimage.affine_transform(other, m[::-1, 1::-1], m[::-1, 2], small.shape, order=1)
     values, limit = _correlations(_levelled(small, SLOW), _levelled(other, SLOW), AFFINE_TRIES)
     return float(values[0, 0]) / limit
@@ -96,8 +99,11 @@ def _correlations(a: FloatImage, b: FloatImage, tries: int) -> tuple[NDArray[np.
 
 
 def _deviation(values: NDArray[np.floating]) -> float:
-    """Standard deviation about 0 of normal values, whatever a few of them are; of a sample."""
-    return 1.4826 * float(np.median(np.abs(values[::2, ::2])))
+    """Standard deviation about 0 of normal values, whatever a few of them are; of a sample.
+
+    At odd and even offsets alike, which differ for slices that were magnified by whole pixels.
+    """
+    return 1.4826 * float(np.median(np.abs(values[::3, ::3])))
 
 
 def _limit(cells: float, tries: int) -> float:

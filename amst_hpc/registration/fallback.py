@@ -4,9 +4,9 @@ The rungs, best first: `affine` (elastix); `translation` (the coarse shift); `pr
 that its own pre-aligned slice shows); `interpolated` (between the nearest good neighbours);
 `copied` (one good neighbour); `blank`, `unreadable` (a black slice, one that cannot be read: no
 transform). A rung is left when its result is implausible against the slices around it, or no better
-than chance gives (`chance`). Beside them stands `repeated`: the slice before was stored twice, and both have its transform. The decision
-looks at the whole stack and at data alone, so it is the same on every rank and for every number of
-them.
+than chance gives (`chance`). Beside them stands `repeated`: the slice before was stored twice, and
+both have its transform. The decision looks at the whole stack and at data alone, so it is the same
+on every rank and for every number of them.
 """
 
 from __future__ import annotations

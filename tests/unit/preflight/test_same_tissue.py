@@ -3,14 +3,12 @@
 import numpy as np
 import pytest
 from jobs import FAST, call, finished
+from sampled import noise_on, seen
 from spoilt import nothing_written, refused
 from stacks import inputs, read_stack, save_stack
 
-from amst_hpc.images.opening import open_stack
 from amst_hpc.preflight.same_tissue import (
     Comparison,
-    compare,
-    order_note,
     sample,
     tissue_fault,
 )
@@ -24,17 +22,8 @@ def stacks(tissue):
     return [read_stack(folder) for folder in inputs(tissue)]
 
 
-def seen(folder, raw, pre):
-    """What is said of two stacks: the fault, and the note."""
-    saved = save_stack(folder / "raw", raw), save_stack(folder / "pre", pre)
-    opened = [open_stack(str(path), "RAW") for path in saved]
-    found = [c for place in sample(range(len(raw))) for c in compare(*opened, place)]
-    return tissue_fault(found), order_note(found)
-
-
-def noise_on(stack, sd, seed=1):
-    noise = np.random.default_rng(seed).normal(0, sd, stack.shape)
-    return np.clip(np.rint(stack + noise), 1, 255).astype(np.uint8)
+def seen_of(folder, raw, pre):
+    return seen(save_stack(folder / "raw", raw), save_stack(folder / "pre", pre))
 
 
 def partial(stack):
@@ -67,7 +56,7 @@ RIGHT = {
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_the_right_one_passes(stacks, tmp_path, kind):
-    assert seen(tmp_path, *RIGHT[kind](*stacks)) == ("", "")
+    assert seen_of(tmp_path, *RIGHT[kind](*stacks)) == ("", "")
 
 
 WRONG = {
@@ -80,18 +69,18 @@ WRONG = {
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_one_is_refused(stacks, tmp_path, kind):
-    fault, _ = seen(tmp_path, *WRONG[kind](*stacks))
+    fault, _ = seen_of(tmp_path, *WRONG[kind](*stacks))
     assert fault.startswith("PREALIGNED does not show the same tissue as RAW (slices 0")
 
 
 def test_inverted_contrast_has_a_line_of_its_own(stacks, tmp_path):
-    fault, _ = seen(tmp_path, stacks[0], 255 - stacks[1])
+    fault, _ = seen_of(tmp_path, stacks[0], 255 - stacks[1])
     assert fault.startswith("PREALIGNED shows RAW with inverted contrast (slices 0, 1, 7,")
 
 
 def test_an_order_that_is_shifted_is_mentioned(stacks, tmp_path):
     raw, pre = stacks
-    fault, note = seen(tmp_path, raw[:-2], pre[2:])
+    fault, note = seen_of(tmp_path, raw[:-2], pre[2:])
     assert not fault
     assert note == (
         "RAW slices 1, 8, 14, 21 are more like the PREALIGNED slices before theirs: "
@@ -133,9 +122,9 @@ def test_check_refuses_it(mirrored):
 
 
 def test_align_refuses_it_at_the_start_and_a_job_that_has_begun_is_not_asked_again(mirrored):
-    line = ("align", *inputs(mirrored), mirrored / "out.h5", *FAST, *SHORT)
+    line = ("align", *inputs(mirrored), mirrored / "out.h5", *FAST, *SHORT, "--strict")
     with nothing_written(mirrored):
         refused(call(*line), r"\(slices 8, 9, 10, 11\)")
-    finished(call(*line, "--set", "input.compare=false"), 3)
-    finished(call(*line), 3)
+    finished(call(*line, "--set", "input.compare=false"), 4)
+    finished(call(*line), 4)
     refused(call(*line, "--overwrite"), r"\(slices 8, 9, 10, 11\)")
