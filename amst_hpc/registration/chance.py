@@ -30,7 +30,7 @@ from amst_hpc.transform import FloatImage, Image, Matrix, scaled
 
 SIDE = 192  # px that are looked at
 SLOW = 33  # px of these over which brightness is levelled
-FINE = 9  # the same, for what fine structures alone tell: images that overlap little
+FINE = 9  # the same, for what fine structures alone tell: small images, or little overlap
 FALSE_ALARM = 1e-3  # of a pair of images that have nothing in common
 AFFINE_TRIES = 2
 """The shift of an affine is searched among all offsets, its other numbers near it: as many tries
@@ -69,8 +69,13 @@ def over_chance(fixed: Image, moving: Image, matrix: Matrix) -> float:
     small, other = reduced(fixed), reduced(moving)
     m = scaled(matrix, 1 / _factor(fixed))
     other = ndimage.affine_transform(other, m[::-1, 1::-1], m[::-1, 2], small.shape, order=1)
-    values, limit = _correlations(_levelled(small, SLOW), _levelled(other, SLOW), AFFINE_TRIES)
-    return float(values[0, 0]) / limit
+    most = -np.inf
+    for size in (SLOW, FINE):
+        values, limit = _correlations(_levelled(small, size), _levelled(other, size), AFFINE_TRIES)
+        most = max(most, float(values[0, 0]) / limit)
+        if most > 1:
+            break
+    return most
 
 
 def _factor(image: Image) -> int:
