@@ -120,6 +120,7 @@ def amst_align(
     be registered are named in `target_folder.amst/slices.csv`.
     """
     tables = {
+        "input": {"compare": False},
         "template": {"radius": _whole(median_radius)},
         "registration": {"working_size": 0},
         "coarse": {

@@ -43,12 +43,15 @@ def _require(section: str, key: str, value: object, ok: bool, expected: str) -> 
 
 @dataclass(frozen=True)
 class Input:
-    """Which slice of PREALIGNED belongs to which of RAW."""
+    """Which slice of PREALIGNED belongs to which of RAW, and whether that is so."""
 
     pair_by: str = _field(
         "number",
         "number: in their order, and the numbers in the names of both must not disagree; position: "
         "in their order, whatever the names say",
+    )
+    compare: bool = _field(
+        True, "refuse a PREALIGNED that does not show the tissue of RAW (a sample is looked at)"
     )
 
     def __post_init__(self) -> None:

@@ -26,7 +26,7 @@ from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import find_place
-from amst_hpc.job.run_folder import Attempt, open_attempt, view_path
+from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
@@ -46,6 +46,7 @@ from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
+from amst_hpc.preflight.same_tissue import refuse_other_tissue
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
@@ -116,6 +117,8 @@ def align(
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
         with ready_tools(config, inputs, comm):
+            if config.input.compare and not on_rank_0(comm, lambda: has_begun(job)):
+                refuse_other_tissue(inputs, comm)
             if block:
                 return _align_block(job, config, inputs, comm, block)
             return _align_whole(job, config, inputs, comm)

@@ -20,11 +20,12 @@ from amst_hpc.transform import Matrix, translation
 
 STAGES = ("template", "read", "coarse", "refine")
 NAN = float("nan")
+BETWEEN = "; "  # in a cell of slices.csv that lists several
 OVERRIDE = "override: "  # how the reason of a slice begins that a person has decided about
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
     *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
-    "pairs", "pair_residual", "correction_px",
+    "pairs", "pair_residual", "correction_px", "method", "over_chance", "missed", "left_out",
 )  # fmt: skip
 
 
@@ -53,8 +54,10 @@ class SliceResult:
     template lacks because they cannot be read now; such a result is asked for again at the next
     start. start, metric : correlation with the template at `shift` and at `affine`. matches :
     keypoints that agreed on the shift. crc, crc_prealigned : CRC-32 of the pixels of raw and of its
-    own pre-aligned slice. reason : of the first failure, then why `status` is no better. seconds :
-    by stage. status, transform : what is applied, None where the slice is blank.
+    own pre-aligned slice. over_chance : likeness to the template at `affine`, or `shift` where
+    there is none, over what chance reaches. method : what found the shift (sift, xcorr, none).
+    reason : of the first failure, then why `status` is no better. seconds : by stage. status,
+    transform : what is applied, None where the slice is blank.
     pairs : registrations with neighbours that hold it; pair_residual : their median residual;
     correction : how far they move its corners on the mean, px. left_out : excluded slices that its
     template is without.
@@ -66,11 +69,13 @@ class SliceResult:
     unreadable: bool = False
     missed: Sequence[str] = ()
     left_out: Sequence[int] = ()
+    method: str = ""
     shift: Matrix | None = None
     affine: Matrix | None = None
     prealigned: Matrix | None = None
     start: float = NAN
     metric: float = NAN
+    over_chance: float = NAN
     matches: int = 0
     crc: int | None = None
     crc_prealigned: int | None = None
@@ -112,11 +117,13 @@ class SliceResult:
             "matrix": _plain(self.affine),
             "shift": _plain(self.shift),
             "prealigned": _plain(self.prealigned),
+            "method": self.method,
             "matches": self.matches,
             "crc": self.crc,
             "crc_prealigned": self.crc_prealigned,
             "start": None if np.isnan(self.start) else self.start,
             "metric": None if np.isnan(self.metric) else self.metric,
+            "over_chance": None if np.isnan(self.over_chance) else self.over_chance,
             "reason": self.reason,
             "rank": self.rank,
             "device": self.device,
@@ -131,9 +138,9 @@ class SliceResult:
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> SliceResult:
         """What `to_record` wrote."""
-        start, metric, residual, correction = (
+        start, metric, over_chance, residual, correction = (
             NAN if (value := record.get(key)) is None else value
-            for key in ("start", "metric", "pair_residual", "correction")
+            for key in ("start", "metric", "over_chance", "pair_residual", "correction")
         )
         return cls(
             z=record["z"],
@@ -147,6 +154,8 @@ class SliceResult:
             prealigned=_matrix(record["prealigned"]),
             start=start,
             metric=metric,
+            over_chance=over_chance,
+            method=record.get("method", ""),
             matches=record["matches"],
             crc=record.get("crc"),
             crc_prealigned=record.get("crc_prealigned"),
@@ -168,7 +177,10 @@ class SliceResult:
         seconds = [self.seconds.get(stage, "") for stage in STAGES]
         row = [self.z, self.file, self.status, *map(str, shift), self.matches, *scores, *seconds]
         found = ["" if np.isnan(v) else f"{v:.4f}" for v in (self.pair_residual, self.correction)]
-        return [*row, self.rank, self.device, self.reason, self.pairs, *found]
+        chance = "" if np.isnan(self.over_chance) else f"{self.over_chance:.3g}"
+        lacking = [BETWEEN.join(self.missed), BETWEEN.join(map(str, self.left_out))]
+        row += [self.rank, self.device, self.reason, self.pairs, *found]
+        return [*row, self.method, chance, *lacking]
 
     @classmethod
     def from_row(cls, row: Mapping[str, str], transform: Matrix | None) -> SliceResult:
@@ -190,9 +202,13 @@ class SliceResult:
             device=row["device"],
             status=row["status"],
             transform=transform,
-            pairs=int(row.get("pairs") or 0),  # a table of an older version has no pairs
+            pairs=int(row.get("pairs") or 0),  # a table of an older version lacks columns
             pair_residual=float(row.get("pair_residual") or NAN),
             correction=float(row.get("correction_px") or NAN),
+            method=row.get("method") or "",
+            over_chance=float(row.get("over_chance") or NAN),
+            missed=[name for name in (row.get("missed") or "").split(BETWEEN) if name],
+            left_out=[int(z) for z in (row.get("left_out") or "").split(BETWEEN) if z],
         )
 
 

@@ -26,8 +26,8 @@ def check(
     changes: SetOption = None,
     allow_count_mismatch: MismatchOption = False,
 ) -> None:
-    """Read the header of every slice before the job; say what is wrong and what the job
-    will need.
+    """Read the header of every slice before the job and compare a sample of both stacks; say what
+    is wrong and what the job will need.
     """
     with errors():
         from amst_hpc.preflight.check import check_inputs

@@ -324,6 +324,11 @@ def _make_folder(
         return replace(attempt, number=next_attempt(attempt.journal))
 
 
+def has_begun(job: Job) -> bool:
+    """True if this continues a job. Raises `InputError`."""
+    return not job.overwrite and _read_fingerprint(job.out) is not None
+
+
 def _read_fingerprint(out: Path) -> dict[str, Any] | None:
     """Of the job that began OUT; None where there is none."""
     try:

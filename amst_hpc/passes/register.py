@@ -29,12 +29,13 @@ from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.quality.thumbnails import Look, ThumbnailWriter, look_at
+from amst_hpc.registration.chance import over_chance
 from amst_hpc.registration.coarse import Matcher, Shift, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.template import RUN, groups, is_blank, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
-from amst_hpc.transform import Image, Matrix, compose, scaled, shift_whole, translation
+from amst_hpc.transform import Image, Matrix, compose, invert, scaled, shift_whole, translation
 
 log = logging.getLogger(__name__)
 
@@ -257,7 +258,10 @@ class Registrar:
         except RegistrationError as error:
             result = replace(result, reason=str(error))
             log.warning("slice %d: %s", z, error)
-        if result.shift is None or result.start < PREALIGNED_BELOW:
+        if template is not None:
+            result = self.judge(result, template, small, offset)
+            timer.lap("coarse")
+        if result.shift is None or result.start < PREALIGNED_BELOW or result.over_chance <= 1:
             result = replace(result, prealigned=self.match_prealigned(z, small, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
@@ -294,6 +298,7 @@ class Registrar:
             result,
             shift=compose(pair.offset, self.whole_pixels(found)),
             matches=found.matches,
+            method=found.method,
             device=self.matcher.device,
             start=score,
             metric=score,
@@ -316,6 +321,22 @@ class Registrar:
         timer.lap("coarse")
         full = scaled(matrix, self.factor)
         return replace(result, affine=compose(pair.offset, full), metric=score)
+
+    def judge(
+        self, result: SliceResult, template: Image, raw: Image, offset: Matrix
+    ) -> SliceResult:
+        """The result compared with chance, without an affine that is no better."""
+        found = result.shift if result.affine is None else result.affine
+        if found is None:
+            return result
+        here = scaled(compose(invert(offset), found), 1 / self.factor)
+        result = replace(result, over_chance=over_chance(template, raw, here))
+        if result.over_chance > 1 or result.affine is None:
+            return result
+        reason = f"correlation {result.metric:.3f} after the affine registration, as by chance"
+        log.warning("slice %d: %s", result.z, reason)
+        result = replace(result, affine=None, metric=result.start, reason=reason)
+        return self.judge(result, template, raw, offset)
 
     def keep_intermediates(self, folder: Path, name: str, template: Image, shifted: Image) -> None:
         """Write the template and the shifted slice, as the original does."""

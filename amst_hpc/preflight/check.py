@@ -17,6 +17,7 @@ from amst_hpc.images.pairing import (
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_fault
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 
@@ -57,12 +58,12 @@ def check_inputs(
                     blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)
-    for option, names in blank.items():
-        if names:
-            more = " ..." if len(names) > 8 else ""
-            lines.append(
-                f"{option}: {len(names)} black or constant slices: {', '.join(names[:8])}{more}"
-            )
+    if config.input.compare and not faults:
+        places = sample(range(depth))
+        compared = [c for place in places for c in compare(raw, prealigned, place)]
+        faults += filter(None, [tissue_fault(compared)])
+        lines += filter(None, [order_note(compared)])
+    lines += [_describe_blank(option, names) for option, names in blank.items() if names]
     held = block_bytes(raw) + block_bytes(prealigned)
     need = estimate(depth, first[1].shape, first[0].dtype, config, held)
     lines += describe_need(need)
@@ -76,6 +77,11 @@ def _describe(stack: Stack, option: str) -> str:
         f"{option} {stack.source}: {len(stack.names)} slices of {height} x {width} px (y, x), "
         f"{header.dtype}"
     )
+
+
+def _describe_blank(option: str, names: list[str]) -> str:
+    more = " ..." if len(names) > 8 else ""
+    return f"{option}: {len(names)} black or constant slices: {', '.join(names[:8])}{more}"
 
 
 def _if_blank(stack: Stack, z: int, option: str, faults: list[str]) -> list[str]:

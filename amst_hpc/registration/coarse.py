@@ -45,7 +45,7 @@ DEVICE_IMAGES = 5  # float32 images of full size that are alive at once
 @dataclass(frozen=True)
 class Shift:
     """The result: whole pixels, and where between them `top` the correlation is highest;
-    `estimate` before settling, px.
+    `estimate` before settling, px, and the `method` that gave it.
     """
 
     x: int
@@ -53,6 +53,7 @@ class Shift:
     top: tuple[float, float]
     estimate: tuple[float, float]
     matches: int
+    method: str
 
 
 Estimator = Callable[[FloatImage, FloatImage], Estimate]
@@ -214,7 +215,7 @@ class Matcher:
         if fixed.shape != moving.shape:
             raise RegistrationError(f"shapes {fixed.shape} and {moving.shape} differ")
         if self.method == "none":
-            return Shift(0, 0, (0.0, 0.0), (0.0, 0.0), 0)
+            return Shift(0, 0, (0.0, 0.0), (0.0, 0.0), 0, "none")
         return self._guarded(lambda: self._match(self._here(fixed), self._here(moving)))
 
     def _match(self, fixed: Any, moving: Any) -> Shift:
@@ -232,7 +233,8 @@ class Matcher:
         if max(abs(x) / shape[1], abs(y) / shape[0]) > LARGEST_SHIFT:
             raise RegistrationError(f"shift ({x:.1f}, {y:.1f}) px is as large as the slice")
         find_peak = self.on_device.nearest_peak if self.on_device else nearest_peak
-        return Shift(*find_peak(fixed, moving, round(x), round(y)), (x, y), found.matches)
+        peak = find_peak(fixed, moving, round(x), round(y))
+        return Shift(*peak, (x, y), found.matches, "sift" if found.matches else "xcorr")
 
     def quality(self, fixed: Smooth, moving: Smooth, matrix: Matrix) -> float:
         """Correlation of `fixed(p)` and `moving(M p)`, both from `smooth`; see `quality`."""

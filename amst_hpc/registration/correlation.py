@@ -64,15 +64,15 @@ def hill_climb(
 ) -> Peak:
     """The local maximum that `start` leads to; `heights` is asked for many positions at once."""
     seen: dict[tuple[int, int], float] = {}
-    here = start
+    best = start
     for _ in range(PEAK_STEPS):
+        here = best
         around = [(here[0] + dx, here[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         new = [p for p in around if p not in seen]
         seen |= dict(zip(new, heights(new), strict=True)) if new else {}
         best = max(around, key=seen.__getitem__)
         if seen[best] <= seen[here]:
             break
-        here = best
     x, y = here
     columns, rows = ([seen[x + i, y] for i in (-1, 0, 1)], [seen[x, y + i] for i in (-1, 0, 1)])
     return Peak(x, y, (x + _top(columns), y + _top(rows)))

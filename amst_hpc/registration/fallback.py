@@ -3,10 +3,10 @@
 The rungs, best first: `affine` (elastix); `translation` (the coarse shift); `prealigned` (the shift
 that its own pre-aligned slice shows); `interpolated` (between the nearest good neighbours);
 `copied` (one good neighbour); `blank`, `unreadable` (a black slice, one that cannot be read: no
-transform). A rung is left when its result is implausible against the slices around it. Beside them
-stands `repeated`: the slice before was stored twice, and both have its transform. The decision
-looks at the whole stack and at data alone, so it is the same on every rank and for every number of
-them.
+transform). A rung is left when its result is implausible against the slices around it, or no better
+than chance gives (`chance`). Beside them stands `repeated`: the slice before was stored twice, and
+both have its transform. The decision looks at the whole stack and at data alone, so it is the same
+on every rank and for every number of them.
 """
 
 from __future__ import annotations
@@ -110,11 +110,14 @@ def _own(s: SliceResult, fault: str, usual: float) -> SliceResult | None:
         status = "unreadable" if s.unreadable else "blank"
         return _chosen(s, status, None, s.reason or "black or constant slice")
     low = s.shift is not None and s.start < LOW_SCORE * usual and not s.metric >= LOW_SCORE * usual
+    by_chance = _by_chance(s)
     reason = (
         s.reason
         or fault
+        or by_chance
         or (f"correlation {s.start:.3f} where {usual:.3f} is usual" if low else "")
     )
+    low = low or bool(by_chance)
     if s.affine is not None and not fault and not low:
         return _chosen(s, "affine", s.affine)
     if s.shift is not None and not low:
@@ -124,6 +127,11 @@ def _own(s: SliceResult, fault: str, usual: float) -> SliceResult | None:
     return None
 
 
+def _by_chance(s: SliceResult) -> str:
+    """That the slice is no more like its template than by chance; empty: it is, or nobody knows."""
+    return f"correlation {s.start:.3f}, as by chance" if s.over_chance <= 1 else ""
+
+
 def from_neighbours(
     s: SliceResult, chosen: Sequence[SliceResult | None], anchors: Sequence[int], i: int
 ) -> SliceResult:
@@ -131,7 +139,7 @@ def from_neighbours(
 
     anchors : positions of the good ones in `chosen`, ascending.
     """
-    reason = s.reason or "no plausible registration"
+    reason = s.reason or _by_chance(s) or "no plausible registration"
     before = max((a for a in anchors if a < i), default=None)
     after = min((a for a in anchors if a > i), default=None)
     matrices = {

@@ -235,6 +235,9 @@ def test_artefacts_are_named_and_the_rest_is_aligned(either, tmp_path):
     assert [z for z, status in enumerate(found) if status != "affine"] == [7, 17, 21]
     told = f"3 of them not by affine registration: 7 (blank), 17 ({found[17]}), 21 (repeated)"
     assert told in ended.stdout
+    assert "as by chance" in slices(out)[17]["reason"]
+    assert float(slices(out)[17]["over_chance"]) < 1 < float(slices(out)[12]["over_chance"])
+    assert slices(out)[12]["method"] == "xcorr"
     assert slices(out)[21]["reason"] == "the same pixels as slice 20"
     assert transforms(out)[21] == transforms(out)[20]
     assert [z for z, m in enumerate(transforms(out)) if m is None] == [7]

@@ -4,7 +4,7 @@ import pytest
 import tifffile
 from jobs import XCORR, run
 from spoilt import SLICES, broken, cut, nothing_written, refused
-from stacks import inputs, read_stack
+from stacks import inputs, read_stack, save_stack
 
 
 def refuse(folder, expected, *options):
@@ -23,6 +23,13 @@ QUICK = {"raw cut", "pre fewer", "no folder"}
 def test_bad_slices_end_the_job_on_two_ranks(tissue, tmp_path, kind):
     name, change, expected = SLICES[kind]
     refuse(broken(tissue, tmp_path, name, change), expected)
+
+
+def test_other_tissue_ends_the_job_on_two_ranks(tissue, tmp_path):
+    raw, pre = (read_stack(folder) for folder in inputs(tissue))
+    save_stack(tmp_path / "raw", raw)
+    save_stack(tmp_path / "pre", pre[:, ::-1, ::-1])
+    refuse(tmp_path, r"not show the same tissue as RAW \(slices 0, 1, 7, 8, 15, 16, 22, 23\)")
 
 
 def test_what_the_second_rank_finds_ends_both(tissue, tmp_path):

@@ -20,6 +20,9 @@ results = st.builds(
     blank=st.booleans(),
     unreadable=st.booleans(),
     missed=st.lists(st.text(max_size=9), max_size=3),
+    left_out=st.lists(st.integers(0, 30_000), max_size=3),
+    method=st.sampled_from(["sift", "xcorr", "none", ""]),
+    over_chance=st.one_of(st.just(float("nan")), st.floats(-2, 50)),
     shift=some_matrix,
     affine=some_matrix,
     prealigned=some_matrix,
@@ -53,11 +56,13 @@ def test_the_table_gives_back_what_it_shows():
     seconds = {"template": 0.01, "refine": 1.5}
     first = SliceResult(
         4, 'a,"b".tif', shift=shift, start=0.5, metric=0.75, matches=12, seconds=seconds, rank=1,
-        device="0:0 CPU", status="affine", transform=shift,
+        device="0:0 CPU", status="affine", transform=shift, method="sift", over_chance=2.25,
+        missed=["b.tif", "d e.tif"], left_out=[2, 6],
     )  # fmt: skip
     second = SliceResult(5, "c.tif", blank=True, reason="black\nslice", status="blank")
     text = to_csv([first, second])
     assert text.splitlines()[1].startswith('4,"a,""b"".tif",affine,3.0,-2.0,12,0.5000,0.7500,0.01,')
+    assert text.splitlines()[1].endswith(",sift,2.25,b.tif; d e.tif,2; 6")
     transforms = [None] * 4 + [shift.tolist(), None]
     for one, other in zip([first, second], from_csv(text, transforms), strict=True):
         assert_same(one, other)

@@ -111,6 +111,7 @@ def test_opencl_errors_lead_to_a_new_context_then_the_cpu_then_xcorr(
     for _ in range(3):
         found = run(matcher, *pair(6, -4))
         assert (found.x, found.y) == (6, -4)
+    assert found.method == end[0]
     assert FakeSift.made == made
     assert (matcher.method, matcher.device) == end
     assert caplog.text.count("OUT_OF_RESOURCES") == gpu.count("fails") + cpu.count("fails")
@@ -124,7 +125,7 @@ def test_where_sift_finds_nothing_xcorr_is_tried(monkeypatch):
     monkeypatch.setattr(coarse, "Sift", Blind)
     matcher = Matcher(Coarse(), 0)
     found = run(matcher, *pair(6, -4))
-    assert (found.x, found.y, found.matches) == (6, -4, 0)
+    assert (found.x, found.y, found.matches, found.method) == (6, -4, 0, "xcorr")
     assert matcher.method == "sift"
 
 
@@ -139,7 +140,7 @@ def test_phase_correlation_finds_a_shift(x, y, dtype, downsample):
 
 def test_none_is_no_shift():
     found = run(Matcher(Coarse(method="none"), 0), *pair(5, 5))
-    assert (found.x, found.y) == (0, 0)
+    assert (found.x, found.y, found.method) == (0, 0, "none")
 
 
 def test_an_image_without_edges_has_no_shift():

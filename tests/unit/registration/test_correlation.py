@@ -7,7 +7,13 @@ from scipy import ndimage
 
 from amst_hpc.config import Coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import correlation, nearest_peak, quality
+from amst_hpc.registration.correlation import (
+    PEAK_STEPS,
+    correlation,
+    hill_climb,
+    nearest_peak,
+    quality,
+)
 from amst_hpc.transform import translation
 
 
@@ -26,6 +32,12 @@ def test_settling_is_deterministic_between_half_pixels():
     found = {nearest_peak(fixed, moving, *start) for start in starts}
     assert len(found) == 1
     assert found.pop().top == pytest.approx((0, 0.5), abs=0.1)
+
+
+def test_settling_far_from_any_peak_ends_where_it_has_come_to():
+    x, y, top = hill_climb(lambda positions: [float(x) for x, _ in positions], (0, 0))
+    assert PEAK_STEPS - 1 <= x <= PEAK_STEPS
+    assert top == (x, y)
 
 
 def test_correlation_is_one_where_images_agree():

@@ -96,6 +96,21 @@ def test_a_low_correlation_with_its_own_prealignment_falls_to_that():
     np.testing.assert_array_equal(decision.transform, own)
 
 
+@pytest.mark.parametrize(
+    ("prealigned", "status"), [(translation(3, 4), "prealigned"), (None, "interpolated")]
+)
+def test_a_shift_that_is_as_by_chance_falls(prealigned, status):
+    found = {"affine": None, "over_chance": 0.9, "prealigned": prealigned}
+    decision = only(stack(s7=found), 7)
+    assert decision.status == status
+    assert decision.reason == f"correlation {good(7).start:.3f}, as by chance"
+
+
+def test_what_chance_does_not_reach_stays():
+    assert statuses(stack(s7={"over_chance": 1.1})) == ["affine"] * 30
+    assert only(stack(s7={"affine": None, "over_chance": 1.1}), 7).status == "translation"
+
+
 def test_nothing_found_is_interpolated():
     nothing = {"affine": None, "shift": None, "start": float("nan"), "reason": "no match"}
     slices = stack(s7=nothing, s8=nothing)
