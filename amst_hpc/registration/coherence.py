@@ -73,7 +73,10 @@ def gaussian(sigma: float) -> RadialFilter:
 
 
 def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
-    """Power and coherence (squared, less what chance gives) of two aligned images, on the rings."""
+    """Power and coherence (squared, less what chance gives) of two aligned images, on the rings.
+
+    Power is that of a pixel, whatever the size of the images.
+    """
     side = min(*fixed.shape, LARGEST)
     y, x = ((n - side) // 2 for n in fixed.shape)
     hann = np.hanning(side)
@@ -89,7 +92,7 @@ def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
     count = np.maximum(total(np.ones(radius.shape)), 1)
     aa, bb, ab = total(np.abs(a) ** 2), total(np.abs(b) ** 2), total((a * b.conj()).real)
     coherence = np.clip(ab, 0, None) ** 2 / np.maximum(aa * bb, 1e-30)
-    return (aa + bb) / 2 / count, coherence - CHANCE / count
+    return (aa + bb) / 2 / count / side**2, coherence - CHANCE / count
 
 
 def matched_filter(

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_down
+from amst_hpc.content import Mask, blackened, content, margin_values
 from amst_hpc.opencl.devices import NoDeviceError, open_device
 from amst_hpc.opencl.gauss_newton import (
-    BLACK,
     FEWEST,
     MARGIN,
     PIVOT,
@@ -38,7 +38,6 @@ TOGETHER = 64  # tiles that numpy looks at together
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 class Equations(Protocol):
@@ -47,6 +46,7 @@ class Equations(Protocol):
     every_tile: bool
 
     def load(self, image: Image, factor: int) -> Any: ...
+    def content(self, slice_: Any) -> Mask | None: ...
     def smaller(self, slice_: Any, factor: int) -> Any: ...
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
@@ -56,7 +56,7 @@ class Equations(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class HostSlice:
-    """(y, x) pixels; seen : False in black areas, None where there are none."""
+    """(y, x) pixels; seen : where it has content, None: everywhere."""
 
     pixels: Image | FloatImage
     seen: Mask | None
@@ -70,7 +70,11 @@ class HostSlices:
     def load(self, image: Image, factor: int) -> HostSlice:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
         small = averaged(image, factor)
-        return HostSlice(small, seen(small))
+        return HostSlice(small, content(small))
+
+    def content(self, slice_: HostSlice) -> Mask | None:
+        """Where it has content; None: everywhere."""
+        return slice_.seen
 
     def smaller(self, slice_: HostSlice, factor: int) -> HostSlice:
         """Averaged down further; pixels count all of whose pixels did."""
@@ -84,8 +88,9 @@ class HostSlices:
         return prepare(slice_.pixels, slice_.seen, kernel)
 
     def fetch(self, slice_: HostSlice) -> FloatImage:
-        """Its pixels."""
-        return average_down(slice_.pixels, 1)
+        """Its pixels, their mean where it has no content."""
+        pixels, mask = average_down(slice_.pixels, 1), slice_.seen
+        return pixels if mask is None else np.where(mask, pixels, pixels[mask].mean())
 
 
 class HostEquations(HostSlices):
@@ -136,6 +141,14 @@ class GpuEquations(DeviceSlices):
 
     every_tile = True
 
+    def load(self, image: Image, factor: int) -> Loaded:
+        """See `HostSlices.load`; margins that are not black are made so before."""
+        return super().load(blackened(image) if any(margin_values(image)) else image, factor)
+
+    def content(self, slice_: Loaded) -> Mask | None:
+        """See `HostSlices.content`."""
+        return None if slice_.black is None else np.asarray(slice_.black.get() == 0)
+
     def filtered(self, slice_: Loaded, kernel: RadialFilter) -> Any:
         """See `HostSlices.filtered`."""
         return self.convolved(slice_, kernel.terms())
@@ -180,14 +193,6 @@ def averaged(image: Image, factor: int) -> Image:
         return image
     finer = 255 if image.dtype == np.uint8 else 1
     return np.rint(average_down(image, factor) * finer).astype(np.uint16)
-
-
-def seen(image: Image) -> Mask | None:
-    """False in black areas (a part that was not scanned, a margin); None where there is none."""
-    if image.min() > 0:
-        return None
-    black = ndimage.binary_opening(image == 0, np.ones((BLACK, BLACK), bool))
-    return ~black if black.any() else None
 
 
 def _solve(total: Floats) -> Floats | None:

@@ -1,0 +1,113 @@
+"""Where a slice has content: not in its margins, and not in parts that were not scanned.
+
+A margin is a constant area, of any grey value, that reaches the border of the image: of a larger
+canvas, of a slice that was turned, or saturated resin, which tells as little. Zeros are no content
+inside the image either: the missing part of a slice, a hole. Registration marks all of them by
+zeros at its working size (`blackened`), and in smoothed images by NaN.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from amst_hpc.transform import FloatImage, Image
+
+Mask = NDArray[np.bool_]
+Box = tuple[int, int, int, int]  # y0, y1, x0, x1
+RUN = 16  # px of one value along the border: a margin begins there
+WIDTH = 5  # px: an area without content is at least so wide, beyond the border as well
+BLOCK = 8  # px: and inside the image it holds such a block of zeros
+RIM = 2  # px beside a margin, which averaging and interpolation have mixed with it
+FILLS = (24.0, 6.0, 1.5)  # sigmas, px, of what takes the place of no content
+NEAR = 4.0
+
+
+def margin_values(image: Image) -> list[int]:
+    """The grey values of the margins of a (y, x) slice, looked for along its border alone."""
+    found: set[int] = set()
+    for line in (image[0], image[-1], image[:, 0], image[:, -1]):
+        ends = np.append(np.flatnonzero(line[1:] != line[:-1]), len(line) - 1)
+        found.update(line[ends[np.diff(ends, prepend=-1) >= RUN]].tolist())
+    return sorted(found)
+
+
+def content(image: Image) -> Mask | None:
+    """True where a (y, x) uint8 or uint16 slice has content; None: everywhere, or nowhere."""
+    values = margin_values(image)
+    empty = np.zeros(image.shape, bool)
+    if 0 in values or _has_black_block(image):
+        empty |= _wide_enough(image == 0)
+    for value in values:
+        if value:
+            empty |= _at_border(_wide_enough(image == value))
+    return ~empty if empty.any() and not empty.all() else None
+
+
+def blackened(image: Image) -> Image:
+    """The slice with zeros where it has no content, and for `RIM` px beside; itself if it has."""
+    mask = content(image)
+    if mask is None:
+        return image
+    inner = ndimage.minimum_filter(mask, 2 * RIM + 1)
+    return np.where(inner, image, image.dtype.type(0)) if inner.any() else image
+
+
+def filled(image: FloatImage) -> FloatImage:
+    """A smoothed image with its NaN filled by what goes on smoothly from beside them."""
+    known = np.isfinite(image)
+    if known.all() or not known.any():
+        return image
+    inside, weight = np.where(known, image, np.float32(0)), known.astype(np.float32)
+    out = np.full(image.shape, image[known].mean(), np.float32)
+    for sigma in FILLS:
+        near = ndimage.gaussian_filter(weight, sigma)
+        value = ndimage.gaussian_filter(inside, sigma) / np.maximum(near, 1e-6)
+        out += (value - out) * np.minimum(NEAR * near, 1)
+    return np.where(known, image, out)
+
+
+def box(mask: Mask | None, shape: tuple[int, int]) -> Box:
+    """The smallest that holds all content."""
+    if mask is None or not mask.any():
+        return 0, shape[0], 0, shape[1]
+    (y0, y1), (x0, x1) = (np.flatnonzero(mask.any(axis=axis))[[0, -1]] for axis in (1, 0))
+    return int(y0), int(y1) + 1, int(x0), int(x1) + 1
+
+
+def largest_square(mask: Mask) -> tuple[slice, slice]:
+    """The largest square (y, x) where all has content."""
+    inside = np.pad(mask, 1)
+    distance: NDArray[Any] = ndimage.distance_transform_cdt(inside, "chessboard")
+    y, x = np.unravel_index(int(distance.argmax()), distance.shape)
+    reach = int(distance[y, x]) - 1
+    return slice(int(y) - 1 - reach, int(y) + reach), slice(int(x) - 1 - reach, int(x) + reach)
+
+
+def _has_black_block(image: Image) -> bool:
+    step = BLOCK // 2
+    if image[::step, ::step].all():
+        return False
+    y, x = (n // BLOCK for n in image.shape)
+    blocks = image[: y * BLOCK, : x * BLOCK].reshape(y, BLOCK, x, BLOCK)
+    return bool((blocks.max(axis=3).max(axis=1) == 0).any())
+
+
+def _wide_enough(empty: Mask) -> Mask:
+    """Areas at least `WIDTH` wide; what reaches the border goes on beyond it."""
+    wide = np.pad(empty, WIDTH - 1, mode="edge")
+    wide = ndimage.minimum_filter(wide, WIDTH, mode="nearest")
+    wide = ndimage.maximum_filter(wide, WIDTH, mode="nearest")
+    inner = slice(WIDTH - 1, 1 - WIDTH)
+    return np.asarray(wide[inner, inner], bool)
+
+
+def _at_border(empty: Mask) -> Mask:
+    """The areas that reach the border of the image."""
+    parts, _ = ndimage.label(empty)
+    lines = (parts[0], parts[-1], parts[:, 0], parts[:, -1])
+    at = np.unique(np.concatenate(lines))
+    return np.asarray(np.isin(parts, at[at > 0]), bool)
