@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from amst_hpc.content import Mask, box
 from amst_hpc.opencl.gauss_newton import MARGIN
 from amst_hpc.transform import FloatImage, Image
 
@@ -116,23 +117,30 @@ def matched_filter(
     return RadialFilter(gain / gain.max())
 
 
-def prepare(
-    image: Image | FloatImage, mask: NDArray[np.bool_] | None, kernel: RadialFilter
-) -> FloatImage:
+def prepare(image: Image | FloatImage, mask: Mask | None, kernel: RadialFilter) -> FloatImage:
     """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
 
-    mask : True where a pixel counts; None: all do. The others become NaN, with a margin.
+    mask : True where a pixel counts; None: all do. The others become NaN, with a margin. The image
+    goes on mirrored at the border of the box that holds all that counts.
     """
-    floats = image.astype(np.float32)
-    if mask is not None:
-        floats = np.where(mask, floats, floats[mask].mean())
+    if mask is None:
+        out = _filter(image.astype(np.float32), kernel)
+        out /= max(float(out.std()), 1e-12)
+        return out
+    y0, y1, x0, x1 = box(mask, mask.shape)
+    inner, floats = mask[y0:y1, x0:x1], image[y0:y1, x0:x1].astype(np.float32)
+    part = _filter(np.where(inner, floats, floats[inner].mean()), kernel)
+    part /= max(float(part[inner].std()), 1e-12)
+    out = np.full(image.shape, np.nan, np.float32)
+    out[y0:y1, x0:x1] = part
+    out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
+    return out
+
+
+def _filter(floats: FloatImage, kernel: RadialFilter) -> FloatImage:
     pad = 32
     wide = np.pad(floats, pad, mode="symmetric")
     size = tuple(fft.next_fast_len(n, real=True) for n in wide.shape)
     spectrum = fft.rfft2(wide - wide.mean(), size) * kernel.transfer((size[0], size[1]))
     inner = tuple(slice(pad, pad + n) for n in floats.shape)
-    out: FloatImage = np.ascontiguousarray(fft.irfft2(spectrum, size)[inner], np.float32)
-    out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
-    if mask is not None:
-        out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
-    return out
+    return np.ascontiguousarray(fft.irfft2(spectrum, size)[inner], np.float32)

@@ -91,12 +91,12 @@ def hill_climb(
     """The local maximum that `start` leads to; `heights` is asked for many positions at once."""
     seen: dict[tuple[int, int], float] = {}
     here = start
-    for _ in range(PEAK_STEPS):
+    for step in range(PEAK_STEPS):
         around = [(here[0] + dx, here[1] + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
         new = [p for p in around if p not in seen]
         seen |= dict(zip(new, heights(new), strict=True)) if new else {}
         best = max(around, key=seen.__getitem__)
-        if seen[best] <= seen[here]:
+        if seen[best] <= seen[here] or step == PEAK_STEPS - 1:
             break
         here = best
     x, y = here

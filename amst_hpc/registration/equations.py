@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_down
-from amst_hpc.content import Mask, blackened, content, margin_values
+from amst_hpc.content import Mask, box, content, margin_values
 from amst_hpc.opencl.devices import NoDeviceError, open_device
 from amst_hpc.opencl.gauss_newton import (
     FEWEST,
@@ -142,8 +142,18 @@ class GpuEquations(DeviceSlices):
     every_tile = True
 
     def load(self, image: Image, factor: int) -> Loaded:
-        """See `HostSlices.load`; margins that are not black are made so before."""
-        return super().load(blackened(image) if any(margin_values(image)) else image, factor)
+        """See `HostSlices.load`; where the slice has margins, the host makes it ready."""
+        if not margin_values(image):
+            return super().load(image, factor)
+        small = averaged(image, factor)
+        mask = content(small)
+        if mask is None:
+            return super().load(image, factor)
+        finer = 1 if small.dtype == image.dtype else 255
+        pixels = _mirrored(small.astype(np.float32) / np.float32(finer), mask)
+        mean = float(pixels[mask].mean())
+        there = self.memory.upload(pixels - np.float32(mean))
+        return Loaded(there, mean, self.memory.upload((~mask).astype(np.uint8)))
 
     def content(self, slice_: Loaded) -> Mask | None:
         """See `HostSlices.content`."""
@@ -171,6 +181,17 @@ def open_equations(wanted: str, local_rank: int) -> Equations:
         log.warning("neighbours do not compute on %s (%s); on with the host", device, error)
         return HostEquations()
     return equations
+
+
+def _mirrored(image: FloatImage, mask: Mask) -> FloatImage:
+    """What goes on beyond the box that holds the content, so that no filter sees its edge; holes
+    are filled with the mean.
+    """
+    y0, y1, x0, x1 = box(mask, image.shape)
+    inner = mask[y0:y1, x0:x1]
+    part = image[y0:y1, x0:x1]
+    beyond = (y0, image.shape[0] - y1), (x0, image.shape[1] - x1)
+    return np.pad(np.where(inner, part, part[inner].mean()), beyond, mode="symmetric")
 
 
 def _prove(equations: Equations) -> None:

@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from amst_hpc.config import Coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import correlation, nearest_peak, quality
+from amst_hpc.registration.correlation import PEAK_STEPS, correlation, hill_climb, nearest_peak, quality
 from amst_hpc.transform import translation
 
 
@@ -26,6 +26,11 @@ def test_settling_is_deterministic_between_half_pixels():
     found = {nearest_peak(fixed, moving, *start) for start in starts}
     assert len(found) == 1
     assert found.pop().top == pytest.approx((0, 0.5), abs=0.1)
+
+
+def test_a_hill_without_top_ends_somewhere():
+    found = hill_climb(lambda positions: [float(x) for x, _ in positions], (5, 5))
+    assert found.x == 5 + PEAK_STEPS - 1
 
 
 def test_correlation_is_one_where_images_agree():
