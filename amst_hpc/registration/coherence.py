@@ -24,6 +24,7 @@ RINGS = 64
 LARGEST = 1024
 RADIUS = 20
 ALIASED = 0.25  # cycles per px
+FREE = MARGIN - 2  # px at the border of the box: with what a spline needs, as at that of an image
 SMALL_TERM = 1e-2
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
 Floats = NDArray[np.float64]
@@ -120,8 +121,8 @@ def matched_filter(
 def prepare(image: Image | FloatImage, mask: Mask | None, kernel: RadialFilter) -> FloatImage:
     """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
 
-    mask : True where a pixel counts; None: all do. The others become NaN, with a margin. The image
-    goes on mirrored at the border of the box that holds all that counts.
+    mask : True where a pixel counts; None: all do. The others become NaN, and those near them, as
+    the steps reach. The image goes on mirrored at the border of the box that holds all that counts.
     """
     if mask is None:
         out = _filter(image.astype(np.float32), kernel)
@@ -131,9 +132,9 @@ def prepare(image: Image | FloatImage, mask: Mask | None, kernel: RadialFilter) 
     inner, floats = mask[y0:y1, x0:x1], image[y0:y1, x0:x1].astype(np.float32)
     part = _filter(np.where(inner, floats, floats[inner].mean()), kernel)
     part /= max(float(part[inner].std()), 1e-12)
+    part[~ndimage.minimum_filter(inner, 2 * MARGIN + 1, mode="nearest")] = np.nan
     out = np.full(image.shape, np.nan, np.float32)
-    out[y0:y1, x0:x1] = part
-    out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
+    out[y0 + FREE : y1 - FREE, x0 + FREE : x1 - FREE] = part[FREE:-FREE, FREE:-FREE]
     return out
 
 

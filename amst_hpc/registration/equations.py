@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_down
-from amst_hpc.content import Mask, box, content, margin_values
+from amst_hpc.content import Mask, box, content, margin_values, without_rim
 from amst_hpc.opencl.devices import NoDeviceError, open_device
 from amst_hpc.opencl.gauss_newton import (
     FEWEST,
@@ -30,7 +30,7 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
-from amst_hpc.registration.coherence import RINGS, RadialFilter, prepare
+from amst_hpc.registration.coherence import FREE, RINGS, RadialFilter, prepare
 from amst_hpc.transform import FloatImage, Image, compose, small_affine, translation
 
 UPPER = np.triu_indices(8)
@@ -70,7 +70,7 @@ class HostSlices:
     def load(self, image: Image, factor: int) -> HostSlice:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
         small = averaged(image, factor)
-        return HostSlice(small, content(small))
+        return HostSlice(small, _unmixed(content(small), factor))
 
     def content(self, slice_: HostSlice) -> Mask | None:
         """Where it has content; None: everywhere."""
@@ -146,14 +146,19 @@ class GpuEquations(DeviceSlices):
         if not margin_values(image):
             return super().load(image, factor)
         small = averaged(image, factor)
-        mask = content(small)
+        mask = _unmixed(content(small), factor)
         if mask is None:
             return super().load(image, factor)
         finer = 1 if small.dtype == image.dtype else 255
         pixels = _mirrored(small.astype(np.float32) / np.float32(finer), mask)
         mean = float(pixels[mask].mean())
+        y0, y1, x0, x1 = box(mask, mask.shape)
+        spread = MARGIN - FREE  # by which the device takes more than it is to take at the box
+        black = np.ones(mask.shape, np.uint8)
+        black[max(0, y0 - spread) : y1 + spread, max(0, x0 - spread) : x1 + spread] = 0
+        black[y0:y1, x0:x1] = ~mask[y0:y1, x0:x1]
         there = self.memory.upload(pixels - np.float32(mean))
-        return Loaded(there, mean, self.memory.upload((~mask).astype(np.uint8)))
+        return Loaded(there, mean, self.memory.upload(black))
 
     def content(self, slice_: Loaded) -> Mask | None:
         """See `HostSlices.content`."""
@@ -181,6 +186,11 @@ def open_equations(wanted: str, local_rank: int) -> Equations:
         log.warning("neighbours do not compute on %s (%s); on with the host", device, error)
         return HostEquations()
     return equations
+
+
+def _unmixed(mask: Mask | None, factor: int) -> Mask | None:
+    """Without pixels that averaging by `factor` has mixed from content and none."""
+    return mask if mask is None or factor == 1 else without_rim(mask)
 
 
 def _mirrored(image: FloatImage, mask: Mask) -> FloatImage:
