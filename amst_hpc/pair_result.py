@@ -6,7 +6,7 @@ Made by the rank that registers the pair, kept in the journal, joined with all o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,7 @@ class PairResult:
     None where there is none, `reason` says why. tissue : px, size of the motion between both that
     no affine can follow, in the next higher modes (see `registration.neighbours`). correlation : of
     both filtered images at the result. overlap : part of the content that was
-    compared.
+    compared. frame : y0, y1, x0, x1 of the content of the first slice, px; empty: all of it.
     """
 
     z: int
@@ -32,6 +32,7 @@ class PairResult:
     tissue: float = 0.0
     correlation: float = 0.0
     overlap: float = 0.0
+    frame: Sequence[int] = ()
     reason: str = ""
 
     def to_record(self) -> dict[str, Any]:

@@ -44,7 +44,8 @@ def spline_taps() -> Floats:
 class ComparedPoints:
     """Which points of two images are compared: every step-th (y, x), at least `least` of them.
 
-    masked : zeros do not count; NaN never does. usual : a usual grey value, which the sums are counted from.
+    masked : zeros do not count; NaN never does. usual : a usual grey value, which the sums are
+    counted from.
     """
 
     step: tuple[int, int]

@@ -65,9 +65,10 @@ class OnDevice:
         mask, kernels = content(image), self.kernels
         if mask is None:
             return DeviceImage(image, kernels.convolve(kernels.upload(image), self.taps), self)
-        inside = kernels.upload(np.where(mask, image, image.dtype.type(0)))
         there = kernels.upload(mask.astype(np.uint8))
-        pixels = kernels.share(*(kernels.convolve(a, self.taps) for a in (inside, there)), there)
+        inside = kernels.upload(np.where(mask, image, image.dtype.type(0)))
+        weight, total = kernels.convolve(there, self.taps), kernels.convolve(inside, self.taps)
+        pixels = kernels.share(total, weight, there)
         return DeviceImage(image, pixels, self, whole=False)
 
     def average_down(self, image: DeviceImage, factor: int) -> Any:

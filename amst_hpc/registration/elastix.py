@@ -29,7 +29,16 @@ from amst_hpc.registration.gauss_newton import GaussNewton
 from amst_hpc.registration.itk_elastix import load_elastix
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.software import library_version
-from amst_hpc.transform import FloatImage, Image, Matrix, about, compose, displacement, shift_whole, translation
+from amst_hpc.transform import (
+    FloatImage,
+    Image,
+    Matrix,
+    about,
+    compose,
+    displacement,
+    shift_whole,
+    translation,
+)
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
 LITTLE = 0.5  # of a slice: where both share less, elastix is told where

@@ -130,6 +130,7 @@ class Neighbours:
             tissue=_tissue(sums, tiles, shape, [n / factor for n in more.frame]) * fixed.scale,
             correlation=fit.correlation,
             overlap=overlap,
+            frame=[fixed.scale * n for n in fixed.frame] if fixed.share < 1 else (),
         )
 
     def _descend(self, both: tuple[Any, Any], fit: Fit, enough: float) -> Fit:

@@ -7,7 +7,13 @@ from scipy import ndimage
 
 from amst_hpc.config import Coarse
 from amst_hpc.registration.coarse import Matcher
-from amst_hpc.registration.correlation import PEAK_STEPS, correlation, hill_climb, nearest_peak, quality
+from amst_hpc.registration.correlation import (
+    PEAK_STEPS,
+    correlation,
+    hill_climb,
+    nearest_peak,
+    quality,
+)
 from amst_hpc.transform import translation
 
 
