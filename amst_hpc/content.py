@@ -84,12 +84,14 @@ def box(mask: Mask | None, shape: tuple[int, int]) -> Box:
 
 
 def largest_square(mask: Mask) -> tuple[slice, slice]:
-    """The largest square (y, x) where all has content."""
+    """The largest square (y, x) where all has content, of odd sides; empty where nothing has."""
     inside = np.pad(mask, 1)
     distance: NDArray[Any] = ndimage.distance_transform_cdt(inside, "chessboard")
     y, x = np.unravel_index(int(distance.argmax()), distance.shape)
-    reach = int(distance[y, x]) - 1
-    return slice(int(y) - 1 - reach, int(y) + reach), slice(int(x) - 1 - reach, int(x) + reach)
+    reach = int(distance[y, x])
+    if not reach:
+        return slice(0), slice(0)
+    return slice(int(y) - reach, int(y) + reach - 1), slice(int(x) - reach, int(x) + reach - 1)
 
 
 def _has_black_block(image: Image) -> bool:

@@ -29,9 +29,10 @@ from amst_hpc.registration.equations import Equations, averaged
 from amst_hpc.registration.gauss_newton import COARSE_ALONE
 from amst_hpc.registration.neighbours import COARSE_SIDE, Neighbours, Prepared, working_factor
 from amst_hpc.registration.template import is_blank
-from amst_hpc.transform import Image, Matrix
+from amst_hpc.transform import FloatImage, Image, Matrix
 
 PLACES = 16
+LEAST = 64  # px: smaller squares tell nothing
 LARGE = 0.7  # of what the largest of them are: the squares that both slices show
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
@@ -108,7 +109,10 @@ def _measure(
             continue
         matrix = smooth.register(first[1], second[1], PairResult(z, COARSE_ALONE), None).matrix
         if matrix is not None:
-            found[z, k] = _aligned_spectra(first[0], second[0], matrix)
+            fixed, moved = _aligned(first[0], second[0], matrix)
+            side = min(*fixed.shape, LARGEST)
+            if side >= min(LEAST, *first[0].shape):
+                found[z, k] = side, spectra(fixed, moved)
     return found
 
 
@@ -121,7 +125,8 @@ def _whole(inputs: Inputs, z: int) -> Image | None:
     return None if is_blank(image) else image
 
 
-def _aligned_spectra(fixed: Image, moving: Image, matrix: Matrix) -> Any:
+def _aligned(fixed: Image, moving: Image, matrix: Matrix) -> tuple[FloatImage, FloatImage]:
+    """Both slices where both have content."""
     yx, shift = matrix[::-1, 1::-1], matrix[::-1, 2]
     moved = ndimage.affine_transform(
         moving.astype(np.float32), yx, shift, order=3, cval=np.nan, output=np.float32
@@ -133,9 +138,8 @@ def _aligned_spectra(fixed: Image, moving: Image, matrix: Matrix) -> Any:
         if there is not None:
             both = both & ndimage.affine_transform(there, yx, shift, order=0)
         square = largest_square(both & np.isfinite(moved))
-        floats, moved = floats[square], moved[square]
-    side = min(*floats.shape, LARGEST)
-    return side, spectra(floats, np.where(np.isfinite(moved), moved, floats.mean()))
+        return floats[square], moved[square]
+    return floats, np.where(np.isfinite(moved), moved, floats.mean())
 
 
 def _middle(image: Image, factor: int) -> Image:

@@ -105,3 +105,4 @@ def test_the_largest_square_is_inside():
     assert mask[y, x].all()
     assert y.stop - y.start == x.stop - x.start
     assert y.stop - y.start >= 37
+    assert not mask[largest_square(np.zeros((9, 9), bool))].size

@@ -244,6 +244,20 @@ def test_program_brings_a_known_affine_back_or_is_missing_in_clear_words(pair):
 
 
 @leaves_files_open
+def test_program_gets_the_masks(itk_backend, pair):
+    if shutil.which("elastix") is None:
+        assert not os.environ.get("CI"), "elastix is not on PATH: see .ci/install-apt"
+        return
+    template, raw = (np.full((360, 400), 255, np.uint8) for _ in range(2))
+    for image, part, (y, x) in zip((template, raw), pair, ((50, 60), (0, 0)), strict=True):
+        image[y : y + SHAPE[0], x : x + SHAPE[1]] = part
+    shift = SHIFT[0] - 60, SHIFT[1] - 50
+    backend = make_refine(Refine(backend="pyelastix"))
+    assert error_px(compose(backend(template, raw, shift), translation(60, 50))) < 0.1
+    assert error_px(backend(*pair, SHIFT)) < 0.1  # and none of the slice before
+
+
+@leaves_files_open
 def test_program_takes_slices_4096_px_wide():
     """Points on one diagonal of the field of displacements told no affine transform."""
     if shutil.which("elastix") is None:
