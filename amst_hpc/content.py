@@ -22,8 +22,6 @@ RUN = 16  # px of one value along the border: a margin begins there
 WIDTH = 5  # px: an area without content is at least so wide, beyond the border as well
 BLOCK = 8  # px: and inside the image it holds such a block of zeros
 RIM = 1  # px beside a margin, which averaging and interpolation have mixed with it
-FILLS = (24.0, 6.0, 1.5)  # sigmas, px, of what takes the place of no content
-NEAR = 4.0
 
 
 def margin_values(image: Image) -> list[int]:
@@ -62,17 +60,27 @@ def without_rim(mask: Mask) -> Mask:
 
 
 def filled(image: FloatImage) -> FloatImage:
-    """A smoothed image with its NaN filled by what goes on smoothly from beside them."""
+    """A smoothed image with its NaN filled by what goes on smoothly from beside them.
+
+    From ever coarser averages of what is known (Gortler et al., SIGGRAPH 1996: pull and push).
+    """
     known = np.isfinite(image)
-    if known.all() or not known.any():
-        return image
-    inside, weight = np.where(known, image, np.float32(0)), known.astype(np.float32)
-    out = np.full(image.shape, image[known].mean(), np.float32)
-    for sigma in FILLS:
-        near = ndimage.gaussian_filter(weight, sigma)
-        value = ndimage.gaussian_filter(inside, sigma) / np.maximum(near, 1e-6)
-        out += (value - out) * np.minimum(NEAR * near, 1)
-    return np.where(known, image, out)
+    return image if known.all() or not known.any() else _filled(image, known)
+
+
+def _filled(image: FloatImage, known: Mask) -> FloatImage:
+    height, width = image.shape
+    ends = ((0, height % 2), (0, width % 2))
+    weight = np.pad(known.astype(np.float32), ends)
+    inside = np.pad(np.where(known, image, np.float32(0)), ends)
+    total, count = (
+        a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2] for a in (inside, weight)
+    )
+    small, there = total / np.maximum(count, 1), count > 0
+    if not there.all():
+        small = _filled(small, there)
+    beyond = ndimage.uniform_filter(small.repeat(2, axis=0).repeat(2, axis=1), 3)
+    return np.where(known, image, beyond[:height, :width])
 
 
 def box(mask: Mask | None, shape: tuple[int, int]) -> Box:

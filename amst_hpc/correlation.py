@@ -15,10 +15,13 @@ UNRELATED = -1.0
 
 
 def pearson(a: NDArray[Any], b: NDArray[Any], least: int = 1) -> float:
-    """Of two arrays of one shape; `UNRELATED` where they hold fewer than `least` values."""
+    """Of two arrays of one shape; `UNRELATED` where they hold NaN, or fewer than `least` values."""
     if a.size < least:
         return UNRELATED
-    a, b = a - a.mean(dtype=np.float64), b - b.mean(dtype=np.float64)
+    means = a.mean(dtype=np.float64), b.mean(dtype=np.float64)
+    if not np.isfinite(means).all():
+        return UNRELATED
+    a, b = a - means[0], b - means[1]
     scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
     return float(np.sum(a * b)) / scale if scale > 0 else UNRELATED
 
