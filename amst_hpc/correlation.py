@@ -15,10 +15,13 @@ UNRELATED = -1.0
 
 
 def pearson(a: NDArray[Any], b: NDArray[Any], least: int = 1) -> float:
-    """Of two arrays of one shape; `UNRELATED` where they hold fewer than `least` values."""
+    """Of two arrays of one shape; `UNRELATED` where they hold NaN, or fewer than `least` values."""
     if a.size < least:
         return UNRELATED
-    a, b = (values - float(values.mean(dtype=np.float64)) for values in (a, b))  # float32 stays so
+    means = a.mean(dtype=np.float64), b.mean(dtype=np.float64)
+    if not np.isfinite(means).all():
+        return UNRELATED
+    a, b = a - float(means[0]), b - float(means[1])  # float32 stays so
     scale = float(np.sqrt(np.sum(a * a) * np.sum(b * b)))
     return float(np.sum(a * b)) / scale if scale > 0 else UNRELATED
 

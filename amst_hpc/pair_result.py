@@ -6,7 +6,7 @@ Made by the rank that registers the pair, kept in the journal, joined with all o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +22,8 @@ class PairResult:
     k = 0: `prealigned_z(p)` is `raw_z(matrix p)`, what the pre-alignment did to the slice. matrix :
     None where there is none, `reason` says why. tissue : px, size of the motion between both that
     no affine can follow, in the next higher modes (see `registration.neighbours`). correlation : of
-    both filtered images at the result. overlap : part of the slice that was compared.
+    both filtered images at the result. overlap : part of the content that was
+    compared. frame : y0, y1, x0, x1 of the content of the first slice, px; empty: all of it.
     """
 
     z: int
@@ -31,6 +32,7 @@ class PairResult:
     tissue: float = 0.0
     correlation: float = 0.0
     overlap: float = 0.0
+    frame: Sequence[int] = ()
     reason: str = ""
 
     def to_record(self) -> dict[str, Any]:

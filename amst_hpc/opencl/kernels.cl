@@ -25,6 +25,15 @@ kernel void convolve_columns(global const float *in, global float *out, constant
     out[(size_t)y * width + x] = sum;
 }
 
+// What a smoothed image is where only a part of it has content.
+kernel void share(global const float *image, global const float *weight, global const uchar *mask,
+                  global float *out, int width, int height) {
+    int x = get_global_id(0), y = get_global_id(1);
+    if (x >= width || y >= height) return;
+    size_t p = (size_t)y * width + x;
+    out[p] = mask[p] ? image[p] / fmax(weight[p], 1e-3f) : NAN;
+}
+
 kernel void average_down(global const float *in, global float *out, int factor, int in_width,
                          int width, int height) {
     int x = get_global_id(0), y = get_global_id(1);
@@ -56,6 +65,7 @@ kernel void compare(global const float *fixed, global const float *moving, globa
         global const float *upper = moving + (size_t)y0 * width, *lower = moving + (size_t)y1 * width;
         float b = (1 - fy) * ((1 - fx) * upper[x0] + fx * upper[x1]) +
                   fy * ((1 - fx) * lower[x0] + fx * lower[x1]);
+        if (isnan(a) || isnan(b)) continue;
         a -= centre;
         b -= centre;
         sums[0] += 1;

@@ -44,7 +44,8 @@ def spline_taps() -> Floats:
 class ComparedPoints:
     """Which points of two images are compared: every step-th (y, x), at least `least` of them.
 
-    masked : zeros do not count. usual : a usual grey value, which the sums are counted from.
+    masked : zeros do not count; NaN never does. usual : a usual grey value, which the sums are
+    counted from.
     """
 
     step: tuple[int, int]
@@ -73,6 +74,13 @@ class Kernels(DeviceMemory):
         self.run(
             self.kernels["convolve_columns"], image.shape, rows.data, out.data, window.data, *sizes
         )
+        return out
+
+    def share(self, image: Any, weight: Any, mask: Any) -> Any:
+        """`image / weight` where the uint8 `mask` says so, NaN elsewhere; all uploaded (y, x)."""
+        out, (height, width) = self.empty(image.shape, np.float32), image.shape
+        buffers = [a.data for a in (image, weight, mask, out)]
+        self.run(self.kernels["share"], image.shape, *buffers, np.int32(width), np.int32(height))
         return out
 
     def average_down(self, image: Any, factor: int) -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.content import content, largest_square
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack
@@ -25,12 +26,14 @@ from amst_hpc.registration.coherence import (
     matched_filter,
     spectra,
 )
-from amst_hpc.registration.equations import Equations, averaged, seen
+from amst_hpc.registration.equations import Equations, averaged
 from amst_hpc.registration.gauss_newton import COARSE_ALONE
 from amst_hpc.registration.neighbours import COARSE_SIDE, Neighbours, Prepared, working_factor
 from amst_hpc.registration.template import is_blank
-from amst_hpc.transform import Image, Matrix
+from amst_hpc.transform import FloatImage, Image, Matrix
 
+LEAST = 64  # px: smaller squares tell nothing
+LARGE = 0.7  # of what the largest of them are: the squares that both slices show
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
 
@@ -45,12 +48,13 @@ def measure_filters(
         for part in comm.allgather(_measure(inputs, share, equations))
         for place, pair in part.items()
     }
-    factor = working_factor(inputs.shape)
-    side = min(*(n // factor for n in inputs.shape), LARGEST)
+    side = max((side for side, _ in found.values()), default=0)
+    large = {place: pair for place, (n, pair) in found.items() if n >= LARGE * side}
+    averaged_down = working_factor(inputs.shape) > 1
     filters = {}
     for k in range(1, reach + 1):
-        pairs = [found[place] for place in wanted if place[1] == k and place in found]
-        filters[k] = matched_filter(pairs, side, factor > 1) if pairs else gaussian(1.0)
+        pairs = [large[place] for place in wanted if place[1] == k and place in large]
+        filters[k] = matched_filter(pairs, side, averaged_down) if pairs else gaussian(1.0)
     return filters
 
 
@@ -84,7 +88,9 @@ def _is_there(raw: Stack, z: int) -> bool:
 def _measure(
     inputs: Inputs, places: Sequence[tuple[int, int]], equations: Equations
 ) -> dict[tuple[int, int], Any]:
-    """See `coherence.spectra`; slices z and z + k, ascending. Without those that tell nothing.
+    """Side px of the square that both show, and its spectra; see `coherence.spectra`.
+
+    Slices z and z + k, ascending; without those that tell nothing.
 
     They are aligned averaged down by at most 2: that is close enough for the finest detail.
     """
@@ -103,26 +109,37 @@ def _measure(
             continue
         matrix = smooth.register(first[1], second[1], PairResult(z, COARSE_ALONE), None).matrix
         if matrix is not None:
-            found[z, k] = _aligned_spectra(first[0], second[0], matrix)
+            fixed, moved = _aligned(first[0], second[0], matrix)
+            side = min(*fixed.shape, LARGEST)
+            if side >= min(LEAST, *first[0].shape):
+                found[z, k] = side, spectra(fixed, moved)
     return found
 
 
 def _whole(inputs: Inputs, z: int) -> Image | None:
-    """The middle of a slice; None if it is unreadable or black, also in part."""
+    """The middle of a slice; None if it is unreadable or black."""
     try:
         image = _middle(inputs.read_fitted(z)[0], working_factor(inputs.shape))
     except SliceError:
         return None
-    return None if is_blank(image) or seen(image) is not None else image
+    return None if is_blank(image) else image
 
 
-def _aligned_spectra(fixed: Image, moving: Image, matrix: Matrix) -> Any:
+def _aligned(fixed: Image, moving: Image, matrix: Matrix) -> tuple[FloatImage, FloatImage]:
+    """Both slices where both have content."""
     yx, shift = matrix[::-1, 1::-1], matrix[::-1, 2]
     moved = ndimage.affine_transform(
         moving.astype(np.float32), yx, shift, order=3, cval=np.nan, output=np.float32
     )
     floats = fixed.astype(np.float32)
-    return spectra(floats, np.where(np.isfinite(moved), moved, floats.mean()))
+    here, there = content(fixed), content(moving)
+    if here is not None or there is not None:
+        both = np.ones(fixed.shape, bool) if here is None else here
+        if there is not None:
+            both = both & ndimage.affine_transform(there, yx, shift, order=0)
+        square = largest_square(both & np.isfinite(moved))
+        return floats[square], moved[square]
+    return floats, np.where(np.isfinite(moved), moved, floats.mean())
 
 
 def _middle(image: Image, factor: int) -> Image:

@@ -16,6 +16,7 @@ import numpy as np
 
 from amst_hpc.averaging import shrink
 from amst_hpc.config import Config
+from amst_hpc.content import Mask, blackened, content
 from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, checksum
@@ -33,7 +34,7 @@ from amst_hpc.registration.chance import over_chance
 from amst_hpc.registration.coarse import Matcher, Shift, Smooth, compile_kernels
 from amst_hpc.registration.elastix import make_refine
 from amst_hpc.registration.fallback import choose_transforms
-from amst_hpc.registration.template import RUN, groups, is_blank, window
+from amst_hpc.registration.template import RUN, groups, is_blank, of_content, window
 from amst_hpc.slice_result import RegistrationError, SliceResult
 from amst_hpc.transform import Image, Matrix, compose, invert, scaled, shift_whole, translation
 
@@ -171,6 +172,7 @@ class Registrar:
         self.matcher.warm_up((y, x))
         self.refine = make_refine(config.refine, config.coarse.device, rank_on_node)
         self.window: dict[int, Image | None] = {}
+        self.content: dict[int, Mask | None] = {}
         self.looks: dict[int, Look] = {}
         self.unreadable: set[int] = set()
         self.crcs: dict[int, int] = {}  # of pre-aligned slices
@@ -194,17 +196,21 @@ class Registrar:
         self.window = {i: self.window[i] for i in needed if i in self.window}
         self.window |= {i: self.read_prealigned(i) for i in needed if i not in self.window}
         self.looks = {i: look for i, look in self.looks.items() if i in self.window}
+        self.content = {i: mask for i, mask in self.content.items() if i in self.window}
         windows = [
-            [
-                s
+            {
+                i: s
                 for i in window(z, depth, radius)
                 if i not in self.inputs.excluded and (s := self.window[i]) is not None
-            ]
+            }
             for z in group
         ]
-        full = [w for w in windows if w]
+        full = [[*w.values()] for w in windows if w]
         made = iter(self.matcher.templates(full)) if full else iter(())
-        return [next(made) if w else None for w in windows]
+        return [
+            of_content(next(made), [*w.values()], [self.content[i] for i in w]) if w else None
+            for w in windows
+        ]
 
     def expect(self, slices: Sequence[int]) -> None:
         """These are registered next, in this order: what they need is read meanwhile."""
@@ -225,7 +231,9 @@ class Registrar:
         if is_blank(image):
             return None
         self.looks[z] = look_at(image)
-        return shrink(image, self.factor)
+        small = blackened(shrink(image, self.factor))
+        self.content[z] = content(small)
+        return small
 
     def register(self, z: int, template: Image | None, crashed: bool) -> SliceResult:
         """Register one slice; whatever goes wrong with it is in the result.
@@ -244,7 +252,8 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result, small = replace(result, crc=checksum(raw, offset)), shrink(raw, self.factor)
+        result = replace(result, crc=checksum(raw, offset))
+        small = blackened(shrink(raw, self.factor))
         try:
             if template is None:
                 raise RegistrationError("no pre-aligned slice around it can be used")

@@ -23,6 +23,7 @@ from scipy import ndimage
 
 from amst_hpc.bdv.metadata import read_voxel_size_nm
 from amst_hpc.config import Coarse, InputError
+from amst_hpc.content import blackened
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import SliceError, Stack
@@ -181,7 +182,7 @@ def _check(
 def _smooth_slice(stack: Stack, z: int, options: EvaluationOptions) -> FloatImage | None:
     """A slice (y, x) as it is compared; None if it cannot be read."""
     try:
-        image = stack.read(z).astype(np.float32)
+        image = blackened(stack.read(z)).astype(np.float32)
     except SliceError:
         return None
     return np.asarray(ndimage.gaussian_filter(image, options.sigma), np.float32)

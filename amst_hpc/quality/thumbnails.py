@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_line
+from amst_hpc.content import blackened, margin_values
 from amst_hpc.job.journal import encode, records
 from amst_hpc.quality.adjacent import measure_pair
 from amst_hpc.registration.correlation import cross_correlation
@@ -98,9 +99,10 @@ class ThumbnailWriter:
 
 
 def _sample(image: Image) -> list[int]:
-    """Grey values on a grid of `SAMPLES` x `SAMPLES` points."""
+    """Grey values on a grid of `SAMPLES` x `SAMPLES` points, 0 in margins."""
     rows, columns = (((np.arange(SAMPLES) + 0.5) * n / SAMPLES).astype(int) for n in image.shape)
-    return [int(v) for v in image[np.ix_(rows, columns)].ravel()]
+    margins = {*margin_values(image)}
+    return [0 if v in margins else int(v) for v in image[np.ix_(rows, columns)].ravel()]
 
 
 def grey_range(folder: Path) -> tuple[float, float]:
@@ -118,7 +120,7 @@ def _patch(image: Image) -> FloatImage:
     """The smoothed middle of a slice."""
     edges = [min(PATCH, size) for size in image.shape]
     y, x = ((size - edge) // 2 for size, edge in zip(image.shape, edges, strict=True))
-    middle = image[y : y + edges[0], x : x + edges[1]].astype(np.float32)
+    middle = blackened(image[y : y + edges[0], x : x + edges[1]]).astype(np.float32)
     return np.asarray(ndimage.gaussian_filter(middle, PATCH_SIGMA), np.float32)
 
 

@@ -20,6 +20,7 @@ from scipy import ndimage
 
 from amst_hpc.averaging import average_down
 from amst_hpc.config import Coarse, InputError
+from amst_hpc.content import content, filled
 from amst_hpc.median import median_templates
 from amst_hpc.opencl.devices import candidates, find_devices, ranks_sharing, runs_without_crash
 from amst_hpc.opencl.sift import Sift
@@ -192,9 +193,20 @@ class Matcher:
         return self._guarded(make)
 
     def smooth(self, image: Image) -> Smooth:
-        """The slice as the coarse step sees it, (y, x) float32, full size, on its device."""
+        """The slice as the coarse step sees it, (y, x) float32, full size, on its device.
+
+        NaN where it has no content, which takes no part in the smoothing.
+        """
         if self.on_device:
             return self._guarded(lambda: self._on_device(image))
+        mask = content(image)
+        if mask is None:
+            return self._gaussian(image)
+        weight = np.maximum(self._gaussian(mask.astype(np.uint8)), 1e-3)
+        inside = self._gaussian(np.where(mask, image, image.dtype.type(0)))
+        return np.where(mask, inside / weight, np.float32(np.nan))
+
+    def _gaussian(self, image: Image) -> FloatImage:
         sigma = self.config.sigma
         return self.smoother(image, sigma) if sigma else image.astype(np.float32)
 
@@ -222,8 +234,9 @@ class Matcher:
         factor, shape = self.config.downsample, fixed.shape
         average = self.on_device.average_down if self.on_device else average_down
         small = average(fixed, factor), average(moving, factor)
+        seen = small if self.method != "sift" else map(_without_gaps, small, (fixed, moving))
         try:
-            found = self.estimate(*small)
+            found = self.estimate(*seen)
         except RegistrationError:
             if self.method != "sift":
                 raise
@@ -244,6 +257,13 @@ class Matcher:
             return score(self._here(fixed), self._here(moving), matrix)
 
         return self._guarded(measure)
+
+
+def _without_gaps(small: Any, image: Smooth) -> Any:
+    """The image averaged down, as SIFT sees it: no edge where its content ends."""
+    if isinstance(image, np.ndarray):
+        return filled(small)
+    return small if image.whole else filled(small.get())
 
 
 Smooth = FloatImage | DeviceImage

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from amst_hpc.content import Box, Mask, box
 from amst_hpc.opencl.gauss_newton import MARGIN
 from amst_hpc.transform import FloatImage, Image
 
@@ -24,6 +25,7 @@ LARGEST = 1024  # px
 PLACES = 16  # of the stack, for each distance
 RADIUS = 20
 ALIASED = 0.25  # cycles per px
+FREE = MARGIN - 2  # px at the border of the box: with what a spline needs, as at that of an image
 SMALL_TERM = 1e-2
 PAD = 32  # px
 CHANCE = 2.25  # a Hann window leaves so much fewer independent values
@@ -75,7 +77,10 @@ def gaussian(sigma: float) -> RadialFilter:
 
 
 def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
-    """Power and coherence (squared, less what chance gives) of two aligned images, on the rings."""
+    """Power and coherence (squared, less what chance gives) of two aligned images, on the rings.
+
+    Power is that of a pixel, whatever the size of the images.
+    """
     side = min(*fixed.shape, LARGEST)
     y, x = ((n - side) // 2 for n in fixed.shape)
     hann = np.hanning(side)
@@ -91,7 +96,7 @@ def spectra(fixed: FloatImage, moving: FloatImage) -> tuple[Floats, Floats]:
     count = np.maximum(total(np.ones(radius.shape)), 1)
     aa, bb, ab = total(np.abs(a) ** 2), total(np.abs(b) ** 2), total((a * b.conj()).real)
     coherence = np.clip(ab, 0, None) ** 2 / np.maximum(aa * bb, 1e-30)
-    return (aa + bb) / 2 / count, coherence - CHANCE / count
+    return (aa + bb) / 2 / count / side**2, coherence - CHANCE / count
 
 
 def matched_filter(
@@ -117,35 +122,46 @@ def matched_filter(
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """Of an image with its surroundings mirrored, to be filtered. mask : True where a pixel counts;
-    None: all do.
+    """Of the `box` of an image that holds all that counts; it goes on mirrored at the border.
+
+    size : of the transform. shape : (y, x) of the image. mask : of the box, True where a pixel
+    counts; None: all do.
     """
 
     values: NDArray[np.complex64]
     size: tuple[int, int]
     shape: tuple[int, int]
-    mask: NDArray[np.bool_] | None
+    box: Box
+    mask: Mask | None
 
     @classmethod
-    def of(cls, image: Image | FloatImage, mask: NDArray[np.bool_] | None) -> Spectrum:
-        """Pixels that do not count are taken for the mean of the others."""
-        floats = image.astype(np.float32)
+    def of(cls, image: Image | FloatImage, mask: Mask | None) -> Spectrum:
+        """Pixels of `image` (y, x) that do not count are taken for the mean of the others."""
+        shape = (image.shape[0], image.shape[1])
+        y0, y1, x0, x1 = edges = (0, shape[0], 0, shape[1]) if mask is None else box(mask, shape)
+        floats = image[y0:y1, x0:x1].astype(np.float32)
         if mask is not None:
+            mask = mask[y0:y1, x0:x1]
             floats = np.where(mask, floats, floats[mask].mean())
         wide = np.pad(floats - floats.mean(), PAD, mode="symmetric")
         y, x = (fft.next_fast_len(n, real=True) for n in wide.shape)
-        return cls(fft.rfft2(wide, (y, x)), (y, x), floats.shape, mask)
+        return cls(fft.rfft2(wide, (y, x)), (y, x), shape, edges, mask)
 
     def filtered(self, kernel: RadialFilter) -> FloatImage:
         """Cubic B-spline coefficients of the filtered image, of standard deviation 1.
 
-        What does not count becomes NaN, with a margin.
+        What does not count becomes NaN, and what is near it, as the steps reach.
         """
-        inner = tuple(slice(PAD, PAD + n) for n in self.shape)
+        y0, y1, x0, x1 = self.box
         wide = fft.irfft2(self.values * kernel.transfer(self.size), self.size, overwrite_x=True)
-        out: FloatImage = np.ascontiguousarray(wide[inner], np.float32)
+        part: FloatImage = np.ascontiguousarray(
+            wide[PAD : PAD + y1 - y0, PAD : PAD + x1 - x0], np.float32
+        )
         mask = self.mask
-        out /= max(float(out[mask].std() if mask is not None else out.std()), 1e-12)
-        if mask is not None:
-            out[~ndimage.minimum_filter(mask, 2 * MARGIN + 1)] = np.nan
+        part /= max(float(part.std() if mask is None else part[mask].std()), 1e-12)
+        if mask is None:
+            return part
+        part[~ndimage.minimum_filter(mask, 2 * MARGIN + 1, mode="nearest")] = np.nan
+        out = np.full(self.shape, np.nan, np.float32)
+        out[y0 + FREE : y1 - FREE, x0 + FREE : x1 - FREE] = part[FREE:-FREE, FREE:-FREE]
         return out

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import ndimage
 
+from amst_hpc.content import filled
 from amst_hpc.correlation import UNRELATED, pearson
 from amst_hpc.slice_result import Estimate, RegistrationError
 from amst_hpc.transform import FloatImage, Matrix
@@ -15,6 +16,7 @@ from amst_hpc.transform import FloatImage, Matrix
 XCORR_SIGMA = 1.0
 XCORR_UPSAMPLE = 100
 PEAK_UPSAMPLE = 50
+EDGE = 7  # px: twice as far as an edge is seen, and one
 PEAK_PIXELS = 1 << 18
 PEAK_STEPS = 24
 QUALITY_POINTS = 1 << 15
@@ -22,15 +24,39 @@ SMALLEST = 8
 
 
 def phase_correlation(fixed: FloatImage, moving: FloatImage) -> Estimate:
-    """XCORR of the original program: gaussian, sobel, phase correlation at 1/100 px."""
+    """XCORR of the original program: gaussian, sobel, phase correlation at 1/100 px.
+
+    NaN has no content. A shift is known but for the size of the image, as its spectrum repeats
+    itself: of the larger ones that is taken where both images correlate best.
+    """
     from skimage.filters import sobel
     from skimage.registration import phase_cross_correlation
 
-    edges = [sobel(ndimage.gaussian_filter(a, XCORR_SIGMA)) for a in (fixed, moving)]
+    edges = [sobel(ndimage.gaussian_filter(filled(a), XCORR_SIGMA)) for a in (fixed, moving)]
     if not all(a.any() for a in edges):
         raise RegistrationError("an image without any edge")
-    shift = phase_cross_correlation(*edges, upsample_factor=XCORR_UPSAMPLE)[0]
-    return Estimate((-float(shift[1]), -float(shift[0])), 0)
+    levelled = [_level(*both) for both in zip(edges, (fixed, moving), strict=True)]
+    y, x = -phase_cross_correlation(*levelled, upsample_factor=XCORR_UPSAMPLE)[0]
+    height, width = fixed.shape
+    places = [(u, v) for u in _repeats(x, width) for v in _repeats(y, height)]
+    if len(places) > 1:
+        places.sort(key=lambda p: correlation(fixed, moving, round(p[0]), round(p[1])))
+    return Estimate(places[-1], 0)
+
+
+def _level(edges: FloatImage, image: FloatImage) -> FloatImage:
+    """Without any step where the content of `image` ends: its mean edge stands for the others."""
+    known = np.isfinite(image)
+    if known.all():
+        return edges
+    inner = ndimage.minimum_filter(known, EDGE)
+    return np.where(inner, edges, edges[inner].mean() if inner.any() else np.float32(0))
+
+
+def _repeats(shift: float, size: int) -> list[float]:
+    """The shifts along one axis that have the same spectrum."""
+    other = shift - np.copysign(size, shift)
+    return [float(shift)] if abs(shift) < size / 4 else [float(other), float(shift)]
 
 
 def cross_correlation(fixed: FloatImage, moving: FloatImage) -> tuple[float, float]:
@@ -86,7 +112,7 @@ def _top(heights: Sequence[float]) -> float:
 
 
 def correlation(fixed: FloatImage, moving: FloatImage, x: int, y: int) -> float:
-    """Correlation of `fixed(p)` and `moving(p + (x, y))` where both exist.
+    """Correlation of `fixed(p)` and `moving(p + (x, y))` where both exist and none is NaN.
 
     On at most some 10^5 pixels.
     """
@@ -98,14 +124,19 @@ def correlation(fixed: FloatImage, moving: FloatImage, x: int, y: int) -> float:
     # the same rows of `fixed` whatever the shift, so that neighbouring shifts compare the same
     # pixels
     first = -(-y0 // step) * step
-    return pearson(fixed[first:y1:step, x0:x1], moving[first + y : y1 + y : step, x0 + x : x1 + x])
+    a, b = fixed[first:y1:step, x0:x1], moving[first + y : y1 + y : step, x0 + x : x1 + x]
+    found = pearson(a, b)
+    if found == UNRELATED:  # as of arrays that hold NaN
+        known = np.isfinite(a + b)
+        found = pearson(a[known], b[known], SMALLEST**2)
+    return found
 
 
 def quality(fixed: FloatImage, moving: FloatImage, matrix: Matrix) -> float:
     """Correlation of `fixed(p)` and `moving(M p)`, both smoothed.
 
-    On a grid of points where both have content: zero areas (a border, a missing part of a slice)
-    do not count. -1 where nothing is left to compare.
+    On a grid of points where both have content: neither NaN nor zeros count. -1 where nothing is
+    left to compare.
     """
     height, width = fixed.shape
     step = max(1, int(np.sqrt(height * width / QUALITY_POINTS)))
@@ -117,4 +148,5 @@ def quality(fixed: FloatImage, moving: FloatImage, matrix: Matrix) -> float:
     if np.count_nonzero(inside) < SMALLEST**2:
         return UNRELATED
     values = ndimage.map_coordinates(moving, [qy[inside], qx[inside]], order=1)
-    return pearson(fixed[y[inside], x[inside]], values)
+    known = np.isfinite(values)  # beside NaN it is NaN, too
+    return pearson(fixed[y[inside], x[inside]][known], values[known], SMALLEST**2)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from amst_hpc.config import Coarse
+from amst_hpc.content import content
 from amst_hpc.opencl.kernels import ComparedPoints, Kernels, gaussian_taps
 from amst_hpc.opencl.sift import Sift
 from amst_hpc.registration.correlation import (
@@ -24,11 +25,15 @@ from amst_hpc.transform import Image, Matrix, translation
 
 @dataclass(frozen=True)
 class DeviceImage:
-    """A smoothed image in the memory of a device, and what it was made from."""
+    """A smoothed image in the memory of a device, and what it was made from.
+
+    whole : it has content everywhere; else NaN stands where it has none.
+    """
 
     source: Image
     pixels: Any
     place: OnDevice
+    whole: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,9 +61,15 @@ class OnDevice:
         return [self.kernels.median([self.uploaded[id(a)][1] for a in w]) for w in windows]
 
     def smooth(self, image: Image) -> DeviceImage:
-        """The image uploaded and smoothed."""
-        pixels = self.kernels.convolve(self.kernels.upload(image), self.taps)
-        return DeviceImage(image, pixels, self)
+        """The image uploaded and smoothed; what has no content takes no part."""
+        mask, kernels = content(image), self.kernels
+        if mask is None:
+            return DeviceImage(image, kernels.convolve(kernels.upload(image), self.taps), self)
+        there = kernels.upload(mask.astype(np.uint8))
+        inside = kernels.upload(np.where(mask, image, image.dtype.type(0)))
+        weight, total = kernels.convolve(there, self.taps), kernels.convolve(inside, self.taps)
+        pixels = kernels.share(total, weight, there)
+        return DeviceImage(image, pixels, self, whole=False)
 
     def average_down(self, image: DeviceImage, factor: int) -> Any:
         """See `average_down`; silx takes the result as it is."""

@@ -2,8 +2,7 @@
 
 A backend is a callable `(template, raw, shift) -> transform`. The raw slice is not moved by the
 coarse shift: its image gets the origin -shift instead, so elastix sees all of it and no border of
-zeros enters the metric. Zero areas (the border of a shifted pre-aligned slice, the missing part of
-a slice) are masked.
+zeros enters the metric. What has no content (see `content`) is masked.
 
 elastix: Klein et al., IEEE Trans Med Imaging 29, 196 (2010).
 """
@@ -22,18 +21,28 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from amst_hpc.config import InputError, Refine, as_list
+from amst_hpc.content import Mask, content
 from amst_hpc.elastix_defaults import ELASTIX, FAR
 from amst_hpc.registration.gauss_newton import GaussNewton
 from amst_hpc.registration.itk_elastix import load_elastix
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.software import library_version
-from amst_hpc.transform import Image, Matrix, about, compose, displacement, translation
+from amst_hpc.transform import (
+    FloatImage,
+    Image,
+    Matrix,
+    about,
+    compose,
+    displacement,
+    shift_whole,
+    translation,
+)
 
 Backend = Callable[[Image, Image, tuple[int, int]], Matrix]
-MASK_BLOCK = 8
+LITTLE = 0.5  # of a slice: where both share less, elastix is told where
+FEWEST = 32 * 32  # px that template and raw slice must share
 NEAR_PX = 2.5  # of a corner, along x or y, from where the coarse step has put it
 PROGRAM_TRIES = 2  # the program has been seen to end with a fault on one slice of a hundred
 
@@ -86,22 +95,38 @@ def _no_refinement(_template: Image, _raw: Image, shift: tuple[int, int]) -> Mat
     return translation(*shift)
 
 
-def content_mask(image: Image) -> NDArray[np.uint8] | None:
-    """1 where the slice has content, 0 in areas of zeros (8 px blocks, grown by one).
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """An image as elastix gets it: (y, x) float32, and where it has content; None: everywhere."""
 
-    None if there is no such area.
+    pixels: FloatImage
+    mask: NDArray[np.uint8] | None
+
+
+def see(template: Image, raw: Image, shift: tuple[int, int]) -> tuple[Seen, Seen]:
+    """Template and raw slice, which lies at `shift`.
+
+    Of little that both show, too many samples would fall beside: all are drawn from it then.
+    Raises `RegistrationError` where they share nothing.
     """
-    y, x = (n // MASK_BLOCK for n in image.shape)
-    blocks = image[: y * MASK_BLOCK, : x * MASK_BLOCK].reshape(y, MASK_BLOCK, x, MASK_BLOCK)
-    empty = ~blocks.any(axis=(1, 3))
-    if not empty.any():
-        return None
-    filled = ~ndimage.binary_dilation(empty, np.ones((3, 3)))
-    if not filled.any():
-        return None
-    mask = np.kron(filled, np.ones((MASK_BLOCK, MASK_BLOCK), np.uint8))
-    rest = [(0, n - m) for n, m in zip(image.shape, mask.shape, strict=True)]
-    return np.ascontiguousarray(np.pad(mask, rest, mode="edge"), dtype=np.uint8)
+    fixed, moving = content(template), content(raw)
+    both = fixed
+    overlap = np.prod([max(0, 1 - abs(s) / n) for s, n in zip(shift, raw.shape[::-1], strict=True)])
+    if fixed is not None or moving is not None or overlap < LITTLE:
+        there = np.ones(raw.shape, np.uint8) if moving is None else moving.astype(np.uint8)
+        both = shift_whole(there, *shift, template.shape) > 0
+        both = both if fixed is None else both & fixed
+        count = np.count_nonzero(both)
+        if count < FEWEST:
+            raise RegistrationError(f"elastix: both share {count} px, fewer than {FEWEST}")
+    return _see(template, fixed, both), _see(raw, moving, moving)
+
+
+def _see(image: Image, seen: Mask | None, mask: Mask | None) -> Seen:
+    """Beside the content stands its mean."""
+    floats = image.astype(np.float32)
+    floats = floats if seen is None else np.where(seen, floats, floats[seen].mean())
+    return Seen(floats, None if mask is None else mask.astype(np.uint8))
 
 
 def _texts(value: Any) -> list[str]:
@@ -173,7 +198,8 @@ class _Itk:
             return self._register(template, raw, shift)
 
     def _register(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
-        fixed, moving = (self.itk.image(array.astype(np.float32)) for array in (template, raw))
+        seen = see(template, raw, shift)
+        fixed, moving = (self.itk.image(a.pixels) for a in seen)
         moving.SetOrigin([-float(v) for v in shift])
         elastix = self.itk.method.New()
         elastix.SetFixedImage(fixed)
@@ -182,13 +208,12 @@ class _Itk:
         elastix.SetNumberOfThreads(1)
         elastix.SetLogToConsole(False)
         masks = []  # they must outlive the registration
-        for array, image, put in (
-            (template, fixed, elastix.SetFixedMask),
-            (raw, moving, elastix.SetMovingMask),
+        for a, image, put in (
+            (seen[0], fixed, elastix.SetFixedMask),
+            (seen[1], moving, elastix.SetMovingMask),
         ):
-            mask = content_mask(array)
-            if mask is not None:
-                masks.append(self.itk.image(mask))
+            if a.mask is not None:
+                masks.append(self.itk.image(a.mask))
                 masks[-1].SetOrigin(image.GetOrigin())
                 put(masks[-1])
         try:
@@ -203,7 +228,8 @@ class _Program:
     """The elastix program through pyelastix, in a node-local folder of this process alone.
 
     pyelastix clears folders of processes it does not know and reads the program's output with
-    pauses; both functions are replaced here by ones without these faults. Values go in as text,
+    pauses; both functions are replaced here by ones without these faults. The latter is where masks
+    go in, which it does not know. Values go in as text,
     because it writes 1 and 0 as booleans. What elastix found is read from its own file, and
     pyelastix ends there, before it has a field of displacements made.
     """
@@ -223,8 +249,11 @@ class _Program:
             "MovingImageDimension": ["2"],
         }
         self.parameters = {name: v if len(v) > 1 else v[0] for name, v in parameters.items()}
+        self.masks: dict[str, Any] = {}
 
     def _run(self, command: list[str], _verbose: bool = False) -> None:
+        for number, (option, mask) in enumerate(self.masks.items(), 3):  # 1 and 2 are the images
+            command += [option, self.pyelastix._write_image_data(mask, number)]  # noqa: SLF001
         for _ in range(PROGRAM_TRIES):
             done = subprocess.run(
                 [*command, "-threads", "1"],
@@ -241,12 +270,16 @@ class _Program:
     def __call__(self, template: Image, raw: Image, shift: tuple[int, int]) -> Matrix:
         self.pyelastix.get_tempdir = lambda: self.folder.name
         self.pyelastix._system3 = self._run  # noqa: SLF001 (see above)
-        moving = raw.astype(np.float32).view(_Placed)
-        moving.origin = (-shift[1], -shift[0])
+        seen = see(template, raw, shift)
+        origins = (0, 0), (-shift[1], -shift[0])
+        fixed, moving = (_placed(a.pixels, o) for a, o in zip(seen, origins, strict=True))
+        self.masks = {
+            option: _placed(a.mask, origin)
+            for option, a, origin in zip(("-fMask", "-mMask"), seen, origins, strict=True)
+            if a.mask is not None
+        }
         try:
-            self.pyelastix.register(
-                moving, template.astype(np.float32), self.parameters, exact_params=True, verbose=0
-            )
+            self.pyelastix.register(moving, fixed, self.parameters, exact_params=True, verbose=0)
         except _Registered:
             path = Path(self.folder.name) / "TransformParameters.0.txt"
         except (RuntimeError, OSError, ValueError) as error:
@@ -265,6 +298,12 @@ class _Placed(np.ndarray):
     """An array with the place of its first pixel, (y, x) px, as pyelastix takes it."""
 
     origin: tuple[int, int]
+
+
+def _placed(array: NDArray[Any], origin: tuple[int, int]) -> _Placed:
+    placed = np.ascontiguousarray(array).view(_Placed)
+    placed.origin = origin
+    return placed
 
 
 def _from_transform_file(found: Mapping[str, list[str]], shift: tuple[int, int]) -> Matrix:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from amst_hpc.averaging import average_down
+from amst_hpc.content import Mask, box, content, margin_values, without_rim
 from amst_hpc.opencl.devices import NoDeviceError, open_device
 from amst_hpc.opencl.gauss_newton import (
-    BLACK,
     FEWEST,
     MARGIN,
     PIVOT,
@@ -31,7 +31,7 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
-from amst_hpc.registration.coherence import RINGS, RadialFilter, Spectrum
+from amst_hpc.registration.coherence import FREE, RINGS, RadialFilter, Spectrum
 from amst_hpc.transform import FloatImage, Image, compose, small_affine, translation
 
 UPPER = np.triu_indices(8)
@@ -39,7 +39,6 @@ TOGETHER = 64  # tiles that numpy looks at together
 log = logging.getLogger(__name__)
 Floats = NDArray[np.float64]
 Single = NDArray[np.float32]
-Mask = NDArray[np.bool_]
 
 
 class Equations(Protocol):
@@ -48,6 +47,7 @@ class Equations(Protocol):
     every_tile: bool
 
     def load(self, image: Image, factor: int) -> Any: ...
+    def content(self, slice_: Any) -> Mask | None: ...
     def smaller(self, slice_: Any, factor: int) -> Any: ...
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
@@ -57,7 +57,7 @@ class Equations(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class HostSlice:
-    """(y, x) pixels; seen : False in black areas, None where there are none."""
+    """(y, x) pixels; seen : where it has content, None: everywhere."""
 
     pixels: Image | FloatImage
     seen: Mask | None
@@ -76,7 +76,11 @@ class HostSlices:
     def load(self, image: Image, factor: int) -> HostSlice:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
         small = averaged(image, factor)
-        return HostSlice(small, seen(small))
+        return HostSlice(small, _unmixed(content(small), factor))
+
+    def content(self, slice_: HostSlice) -> Mask | None:
+        """Where it has content; None: everywhere."""
+        return slice_.seen
 
     def smaller(self, slice_: HostSlice, factor: int) -> HostSlice:
         """Averaged down further; pixels count all of whose pixels did."""
@@ -90,8 +94,9 @@ class HostSlices:
         return slice_.spectrum.filtered(kernel)
 
     def fetch(self, slice_: HostSlice) -> FloatImage:
-        """Its pixels."""
-        return average_down(slice_.pixels, 1)
+        """Its pixels, their mean where it has no content."""
+        pixels, mask = average_down(slice_.pixels, 1), slice_.seen
+        return pixels if mask is None else np.where(mask, pixels, pixels[mask].mean())
 
 
 class HostEquations(HostSlices):
@@ -142,6 +147,29 @@ class GpuEquations(DeviceSlices):
 
     every_tile = True
 
+    def load(self, image: Image, factor: int) -> Loaded:
+        """See `HostSlices.load`; where the slice has margins, the host makes it ready."""
+        if not margin_values(image):
+            return super().load(image, factor)
+        small = averaged(image, factor)
+        mask = _unmixed(content(small), factor)
+        if mask is None:
+            return super().load(image, factor)
+        finer = 1 if small.dtype == image.dtype else 255
+        pixels = _mirrored(small.astype(np.float32) / np.float32(finer), mask)
+        mean = float(pixels[mask].mean())
+        y0, y1, x0, x1 = box(mask, mask.shape)
+        spread = MARGIN - FREE  # by which the device takes more than it is to take at the box
+        black = np.ones(mask.shape, np.uint8)
+        black[max(0, y0 - spread) : y1 + spread, max(0, x0 - spread) : x1 + spread] = 0
+        black[y0:y1, x0:x1] = ~mask[y0:y1, x0:x1]
+        there = self.memory.upload(pixels - np.float32(mean))
+        return Loaded(there, mean, self.memory.upload(black))
+
+    def content(self, slice_: Loaded) -> Mask | None:
+        """See `HostSlices.content`."""
+        return None if slice_.black is None else np.asarray(slice_.black.get() == 0)
+
     def filtered(self, slice_: Loaded, kernel: RadialFilter) -> Any:
         """See `HostSlices.filtered`."""
         return self.convolved(slice_, kernel.terms())
@@ -166,6 +194,22 @@ def open_equations(wanted: str, local_rank: int) -> Equations:
     return equations
 
 
+def _unmixed(mask: Mask | None, factor: int) -> Mask | None:
+    """Without pixels that averaging by `factor` has mixed from content and none."""
+    return mask if mask is None or factor == 1 else without_rim(mask)
+
+
+def _mirrored(image: FloatImage, mask: Mask) -> FloatImage:
+    """What goes on beyond the box that holds the content, so that no filter sees its edge; holes
+    are filled with the mean.
+    """
+    y0, y1, x0, x1 = box(mask, image.shape)
+    inner = mask[y0:y1, x0:x1]
+    part = image[y0:y1, x0:x1]
+    beyond = (y0, image.shape[0] - y1), (x0, image.shape[1] - x1)
+    return np.pad(np.where(inner, part, part[inner].mean()), beyond, mode="symmetric")
+
+
 def _prove(equations: Equations) -> None:
     """Raises where a pair that is known is not found."""
     noise = ndimage.gaussian_filter(np.random.default_rng(0).normal(size=(96, 97)), 2)
@@ -186,17 +230,6 @@ def averaged(image: Image, factor: int) -> Image:
         return image
     finer = 255 if image.dtype == np.uint8 else 1
     return np.rint(average_down(image, factor) * finer).astype(np.uint16)
-
-
-def seen(image: Image) -> Mask | None:
-    """False in black areas (a part that was not scanned, a margin); None where there is none."""
-    if image.min() > 0:
-        return None
-    core = ndimage.minimum_filter((image == 0).view(np.uint8), BLACK, mode="constant")
-    if not core.any():
-        return None
-    light: Mask = ndimage.maximum_filter(core, BLACK, mode="constant") == 0
-    return light
 
 
 def _solve(total: Floats) -> Floats | None:

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from amst_hpc.averaging import average_down
+from amst_hpc.content import Box, box
 from amst_hpc.opencl.gauss_newton import TILE, Fit, Tiles
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.coherence import RadialFilter, gaussian
@@ -44,7 +45,8 @@ Floats = NDArray[np.float64]
 class Prepared:
     """A slice ready for its pairs: `coarse` from the smallest scale on, (factor, image) each; the
     finest by the distance k it is for. small : averaged down by `factor`, for `first_shift`.
-    scale : factor by which the slice was averaged down before all that.
+    scale : factor by which the slice was averaged down before all that. share, frame : how much of
+    it has content, and the box that holds it, after `scale`.
     """
 
     coarse: Sequence[tuple[int, Any]]
@@ -52,6 +54,8 @@ class Prepared:
     small: Any
     factor: int
     scale: int
+    share: float
+    frame: Box
 
 
 class Neighbours:
@@ -78,7 +82,10 @@ class Neighbours:
             coarse.insert(0, (factor * COARSER, place.filtered(least, SMOOTH)))
         filters = {} if coarse_alone else self.filters
         full = {k: place.filtered(whole, kernel) for k, kernel in filters.items()}
-        return Prepared(coarse, full, small, factor, scale)
+        mask = place.content(whole)
+        share = 1.0 if mask is None else float(mask.mean())
+        frame = box(mask, (image.shape[0] // scale, image.shape[1] // scale))
+        return Prepared(coarse, full, small, factor, scale, share, frame)
 
     def register(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix | None
@@ -98,19 +105,21 @@ class Neighbours:
     def _from(
         self, fixed: Prepared, moving: Prepared, pair: PairResult, start: Matrix
     ) -> PairResult:
+        more = max(fixed, moving, key=lambda a: a.share)
         fit = Fit(scaled(start, 1 / fixed.scale))
         for (factor, a), (_, b) in zip(fixed.coarse, moving.coarse, strict=True):
             both = (a, b)
             fit = Fit(scaled(fit.matrix, 1 / factor), (fit.light[0], 0.0, 0.0))
             fit = self._descend(both, fit, ENOUGH_COARSE_PX)
-            if reason := _fault(fit, a.shape):
+            if reason := _fault(fit, _overlap(fit, a.shape, more)):
                 return replace(pair, reason=reason)
             fit.matrix = scaled(fit.matrix, factor)
         if pair.k in fixed.full:
             both, factor = (fixed.full[pair.k], moving.full[pair.k]), 1
             fit = self._descend(both, Fit(fit.matrix), ENOUGH_PX)
         shape = both[0].shape
-        if reason := _fault(fit, shape):
+        overlap = _overlap(fit, shape, more)
+        if reason := _fault(fit, overlap):
             return replace(pair, reason=reason)
         tiles = self._tiles(shape)
         fit_here = replace(fit, matrix=scaled(fit.matrix, 1 / factor))
@@ -118,9 +127,10 @@ class Neighbours:
         return replace(
             pair,
             matrix=scaled(fit.matrix, fixed.scale),
-            tissue=_tissue(sums, tiles, shape) * fixed.scale,
+            tissue=_tissue(sums, tiles, shape, [n / factor for n in more.frame]) * fixed.scale,
             correlation=fit.correlation,
-            overlap=fit.points / (shape[0] * shape[1]),
+            overlap=overlap,
+            frame=[fixed.scale * n for n in fixed.frame] if fixed.share < 1 else (),
         )
 
     def _descend(self, both: tuple[Any, Any], fit: Fit, enough: float) -> Fit:
@@ -148,9 +158,13 @@ def _every(shape: tuple[int, int], n: int) -> Tiles:
     return np.flatnonzero((x + y) % n == 0).astype(np.int32)
 
 
-def _fault(fit: Fit, shape: tuple[int, int]) -> str:
+def _overlap(fit: Fit, shape: tuple[int, int], more: Prepared) -> float:
+    """Part of the content that was compared; more : the slice that has more of it."""
+    return fit.points / (shape[0] * shape[1] * more.share)
+
+
+def _fault(fit: Fit, overlap: float) -> str:
     """Why a fit cannot be believed; empty: it can."""
-    overlap = fit.points / (shape[0] * shape[1])
     if overlap < LEAST_OVERLAP:
         return f"overlap {overlap:.2f}, less than {LEAST_OVERLAP}"
     if fit.correlation < CHANCE:
@@ -158,12 +172,19 @@ def _fault(fit: Fit, shape: tuple[int, int]) -> str:
     return ""
 
 
-def _tissue(sums: NDArray[np.float32], tiles: Tiles, shape: tuple[int, int]) -> float:
-    """Size of the motion in the six modes of second order, px; 0 where too few tiles tell."""
-    height, width = shape
-    x = np.minimum(tiles % across(width) * TILE + TILE // 2, width - TILE // 4)
-    y = np.minimum(tiles // across(width) * TILE + TILE // 2, height - TILE // 4)
-    xi, eta = (x - 0.5 * (width - 1)) / (0.5 * width), (y - 0.5 * (height - 1)) / (0.5 * height)
+def _tissue(
+    sums: NDArray[np.float32], tiles: Tiles, shape: tuple[int, int], frame: Sequence[float]
+) -> float:
+    """Size of the motion in the six modes of second order of `frame` (y0, y1, x0, x1), px; 0 where
+    too few tiles tell.
+    """
+    y0, y1, x0, x1 = frame
+    place = np.divmod(tiles, across(shape[1]))
+    y, x = (
+        np.clip(n * TILE + TILE // 2, first + TILE // 4, last - TILE // 4)
+        for n, first, last in zip(place, (y0, x0), (y1, x1), strict=True)
+    )
+    xi, eta = ((2 * p - (a + b - 1)) / (b - a) for p, a, b in ((x, x0, x1), (y, y0, y1)))
     root = np.sqrt(3)
     modes = np.array([
         np.ones_like(xi), root * xi, root * eta,

@@ -70,6 +70,23 @@ def solve(
     results : in their order, decided by `fallback.choose_transforms`. shape : (y, x) of the
     template. period : see `drift.period`. Slices without any pair stay as they are.
     """
+    x, y, inner = _frame(pairs, shape)
+    if not (x or y):
+        return _solve(results, pairs, inner, period)
+    seen = _placed(results, x, y)
+    solved = _solve(seen, _placed_pairs(pairs, x, y), inner, period)
+    back = _placed(solved, -x, -y)
+    return [  # what was not touched stays as it is, to the bit
+        own if s is v else b for own, v, s, b in zip(results, seen, solved, back, strict=True)
+    ]
+
+
+def _solve(
+    results: Sequence[SliceResult],
+    pairs: Sequence[PairResult],
+    shape: tuple[int, int],
+    period: int,
+) -> list[SliceResult]:
     place, usual, good = _select(results, pairs)
     own = {place[p.z]: p for p in good if p.k == 0}
     links = [p for p in good if p.k]
@@ -81,6 +98,33 @@ def solve(
         x, trust = _least_squares(results, table, _anchors(own, now, shape), period)
         now = compose(now, small_affine(x * MODES, shape))
     return _decide(results, now, table, trust, shape)
+
+
+def _frame(pairs: Sequence[PairResult], shape: tuple[int, int]) -> tuple[int, int, tuple[int, int]]:
+    """x, y and shape of the part of the template where most pre-aligned slices have content.
+
+    There errors are counted, in its px: beyond it nobody sees them.
+    """
+    whole = (0, shape[0], 0, shape[1])
+    boxes = [p.frame or whole for p in pairs if p.k == 0 and p.matrix is not None]
+    y0, y1, x0, x1 = (int(n) for n in np.median(boxes or [whole], axis=0))
+    return x0, y0, (y1 - y0, x1 - x0)
+
+
+def _placed(results: Sequence[SliceResult], x: int, y: int) -> list[SliceResult]:
+    """The same where (x, y) is the first pixel."""
+    there = translation(x, y)
+    return [
+        s if s.transform is None else replace(s, transform=compose(s.transform, there))
+        for s in results
+    ]
+
+
+def _placed_pairs(pairs: Sequence[PairResult], x: int, y: int) -> list[PairResult]:
+    there = translation(x, y)
+    return [
+        p if p.k or p.matrix is None else replace(p, matrix=compose(p.matrix, there)) for p in pairs
+    ]
 
 
 @dataclass(frozen=True)
@@ -99,6 +143,9 @@ def fit_pairs(
     results: Sequence[SliceResult], pairs: Sequence[PairResult], shape: tuple[int, int]
 ) -> list[PairFit]:
     """How each pair fits the transforms of `results`, those that `solve` has made of it."""
+    x, y, shape = _frame(pairs, shape)
+    if x or y:
+        results, pairs = _placed(results, x, y), _placed_pairs(pairs, x, y)
     place, usual, good = _select(results, pairs)
     links = [p for p in good if p.k]
     found: dict[tuple[int, int], tuple[float, str]] = {}

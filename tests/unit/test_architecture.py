@@ -41,6 +41,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "correlation",
     "averaging",
     "median",
+    "content",
     "transform",
     "__init__",
 ]
@@ -55,6 +56,7 @@ PURE = {
     "correlation",
     "averaging",
     "median",
+    "content",
     "transform",
 }
 

@@ -52,6 +52,38 @@ def test_sift_takes_another_shape_and_uint16(sift):
     assert (found.x, found.y) == (-9, 4)
 
 
+def on_canvas(image, y, x, value):
+    canvas = np.full((360, 400), value, image.dtype)
+    canvas[y : y + image.shape[0], x : x + image.shape[1]] = image
+    return canvas
+
+
+@pytest.mark.parametrize("method", ["sift", "xcorr"])
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_margins_do_not_hold_the_shift(sift, method, value):
+    """The tissue lies elsewhere on the canvas of the template than in the raw slice."""
+    matcher = sift if method == "sift" else Matcher(Coarse(method="xcorr"), 0)
+    fixed, moving = pair(7, -12, size=(260, 280))
+    images = on_canvas(fixed, 48, 40, value), on_canvas(moving, 0, 0, value)
+    found = run(matcher, *images)
+    assert (found.x, found.y) == (7 - 40, -12 - 48)
+    smooth = [matcher.smooth(a) for a in images]
+    score = matcher.quality(*smooth, translation(found.x, found.y))
+    alone = matcher.quality(matcher.smooth(fixed), matcher.smooth(moving), translation(7, -12))
+    assert score == pytest.approx(alone, abs=0.01)
+
+
+@pytest.mark.parametrize("method", ["sift", "xcorr"])
+@pytest.mark.parametrize(("x", "y"), [(190, 0), (-150, 110)])
+def test_a_shift_by_more_than_half_a_slice_is_found(sift, method, x, y):
+    matcher = sift if method == "sift" else Matcher(Coarse(method="xcorr"), 0)
+    wide = texture(520, 660, seed=3)
+    fixed = wide[120:420, 200:500]
+    moving = wide[120 - y : 420 - y, 200 - x : 500 - x]
+    found = run(matcher, fixed, moving)
+    assert (found.x, found.y) == (x, y)
+
+
 def test_many_keypoints_are_thinned_out(sift, monkeypatch):
     monkeypatch.setattr(sift_module, "KEYPOINTS", 40)
     found = run(sift, *pair(7, -12))

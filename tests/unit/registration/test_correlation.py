@@ -53,3 +53,14 @@ def test_quality_does_not_count_what_is_missing():
     moving[150:] = 0
     assert quality(fixed, moving, translation(0, 0)) == pytest.approx(1)
     assert quality(fixed, np.zeros_like(moving), translation(0, 0)) == -1
+
+
+def test_correlation_is_of_what_both_show():
+    fixed, moving = (a.astype(np.float32) for a in pair(11, -7, noise=0))
+    fixed[:60], moving[:, 200:] = np.nan, np.nan
+    assert correlation(fixed, moving, 11, -7) == pytest.approx(1)
+    assert quality(fixed, moving, translation(11, -7)) == pytest.approx(1)
+    assert nearest_peak(fixed, moving, 9, -5)[:2] == (11, -7)
+    moving[:] = np.nan
+    assert correlation(fixed, moving, 11, -7) == -1
+    assert quality(fixed, moving, translation(11, -7)) == -1

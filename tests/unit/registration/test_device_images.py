@@ -1,11 +1,13 @@
 """Images on the device: uploaded once, shared by ranks; the coarse step as on the host."""
 
 import numpy as np
+import pytest
 from scipy import ndimage
 
 from amst_hpc.config import Coarse
 from amst_hpc.registration import coarse
 from amst_hpc.registration.coarse import Matcher
+from amst_hpc.registration.correlation import quality
 from amst_hpc.registration.device_images import OnDevice
 from amst_hpc.transform import translation
 
@@ -48,6 +50,20 @@ def test_the_coarse_step_on_the_device_equals_that_on_the_host(kernels, monkeypa
     device.on_device = None  # as after an OpenCL error: what was smoothed there is made again
     shift = device(*images)
     assert (shift.x, shift.y) == (7, -12)
+
+
+def test_margins_on_the_device_are_those_on_the_host(kernels):
+    image = blobs(np.uint8)
+    image[:40], image[:, 350:] = 255, 255
+    host = Matcher(Coarse(method="xcorr"), 0).smooth(image)
+    device = OnDevice(kernels.queue.context, 1.6, 1 << 30)
+    there = device.smooth(image)
+    np.testing.assert_allclose(there.pixels.get(), host, atol=1e-3)
+    moved = np.roll(host, (3, -5), (0, 1))
+    at = translation(-5, 3)
+    found = device.quality(there, device.smooth(np.roll(image, (3, -5), (0, 1))), at)
+    assert found == pytest.approx(quality(host, moved, at), abs=1e-3)
+    assert device.nearest_peak(there, there, 2, -1)[:2] == (0, 0)
 
 
 def test_ranks_that_fill_a_gpu_leave_it(opencl_ready, monkeypatch, caplog):

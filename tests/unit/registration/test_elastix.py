@@ -11,7 +11,6 @@ from scipy import ndimage
 
 from amst_hpc.config import InputError, Refine, load_config
 from amst_hpc.registration.elastix import (
-    content_mask,
     elastix_parameters,
     make_refine,
     read_parameter_file,
@@ -93,6 +92,28 @@ def test_missing_parts_do_not_steer(itk_backend, pair):
     raw[160:] = 0  # a slice that the microscope did not finish
     template[:, :30] = 0  # the border of a shifted pre-aligned slice
     assert error_px(itk_backend(template, raw, SHIFT)) < 0.25
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_margins_do_not_steer(itk_backend, pair, value):
+    """Of the canvas of the template, which is larger than the raw slice."""
+    template, raw = (np.full((360, 400), value, np.uint8) for _ in range(2))
+    for image, part, (y, x) in zip((template, raw), pair, ((50, 60), (0, 0)), strict=True):
+        image[y : y + SHAPE[0], x : x + SHAPE[1]] = part
+    found = itk_backend(template, raw, (SHIFT[0] - 60, SHIFT[1] - 50))
+    assert error_px(compose(found, translation(60, 50))) < 0.1
+
+
+def test_little_that_both_show_is_enough(itk_backend, pair):
+    """A quarter of the slice; the rest is other tissue."""
+    wide = scene((500, 560))
+    template, raw = wide[:260, :300], wide[120:380, 150:450]
+    found = itk_backend(template, raw, (-150, -120))
+    y, x = np.mgrid[120:260, 150:300].reshape(2, -1)
+    away = found[:, :2] @ [x, y] + found[:, 2:] - [x - 150, y - 120]
+    assert np.abs(away).max() < 0.3
+    with pytest.raises(RegistrationError, match="elastix: both share 625 px, fewer than 1024"):
+        itk_backend(template, raw, (-275, -235))
 
 
 def test_elastix_failure_is_an_error_with_its_reason(itk_backend, pair):
@@ -223,6 +244,20 @@ def test_program_brings_a_known_affine_back_or_is_missing_in_clear_words(pair):
 
 
 @leaves_files_open
+def test_program_gets_the_masks(itk_backend, pair):
+    if shutil.which("elastix") is None:
+        assert not os.environ.get("CI"), "elastix is not on PATH: see .ci/install-apt"
+        return
+    template, raw = (np.full((360, 400), 255, np.uint8) for _ in range(2))
+    for image, part, (y, x) in zip((template, raw), pair, ((50, 60), (0, 0)), strict=True):
+        image[y : y + SHAPE[0], x : x + SHAPE[1]] = part
+    shift = SHIFT[0] - 60, SHIFT[1] - 50
+    backend = make_refine(Refine(backend="pyelastix"))
+    assert error_px(compose(backend(template, raw, shift), translation(60, 50))) < 0.1
+    assert error_px(backend(*pair, SHIFT)) < 0.1  # and none of the slice before
+
+
+@leaves_files_open
 def test_program_takes_slices_4096_px_wide():
     """Points on one diagonal of the field of displacements told no affine transform."""
     if shutil.which("elastix") is None:
@@ -240,16 +275,3 @@ def test_program_that_is_missing_is_named(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InputError, match="the program elastix is not on PATH"):
         make_refine(Refine(backend="pyelastix"))
-
-
-def test_masks_leave_out_areas_of_zeros():
-    image = np.full((64, 71), 9, np.uint8)
-    assert content_mask(image) is None
-    image[10, 10] = 0
-    assert content_mask(image) is None
-    image[40:] = 0
-    mask = content_mask(image)
-    assert mask.shape == image.shape
-    assert mask[:32].all()
-    assert not mask[32:].any()
-    assert content_mask(np.zeros((64, 71), np.uint8)) is None

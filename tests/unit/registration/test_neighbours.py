@@ -13,7 +13,6 @@ from amst_hpc.registration.equations import (
     HostEquations,
     ProcessorEquations,
     open_equations,
-    seen,
 )
 from amst_hpc.registration.neighbours import Neighbours, first_shift
 from amst_hpc.transform import compose, displacement, invert, small_affine, translation
@@ -161,11 +160,29 @@ def test_a_slice_that_ends_early_counts_where_it_is(neighbours):
     source = tissue(5)
     fixed, moving = cut(source, np.eye(2, 3), 3), cut(source, TURN, 3)
     moving[150:] = 0
-    assert seen(moving) is not None
-    assert seen(fixed) is None
     found = neighbours.register(*map(neighbours.prepare, (fixed, moving)), PairResult(0, 1), None)
     assert error(found.matrix, TURN) < 0.15
     assert 0.4 < found.overlap < 0.6
+
+
+@pytest.mark.parametrize("value", [0, 128, 255])
+def test_a_larger_canvas_changes_nothing(places, value):
+    """The same pair with margins: the same transform, tissue and overlap."""
+    source, canvas = tissue(11), (400, 420)
+    fixed, moving = cut(source, np.eye(2, 3), 3, 1), cut(source, TURN, 3, 2)
+    wide = [np.full(canvas, value, np.uint8) for _ in range(2)]
+    for image, part in zip(wide, (fixed, moving), strict=True):
+        image[70:-70, 60:-60] = part
+    for equations in places.values():
+        place = Neighbours(equations, {1: gaussian(1.0)})
+        alone, found = (
+            place.register(*map(place.prepare, pair), PairResult(0, 1), None)
+            for pair in ((fixed, moving), wide)
+        )
+        back = compose(translation(-60, -70), compose(found.matrix, translation(60, 70)))
+        assert error(back, alone.matrix) < 0.02
+        assert found.overlap == pytest.approx(alone.overlap, abs=0.03)
+        assert found.tissue == pytest.approx(alone.tissue, rel=0.3, abs=0.005)
 
 
 def test_other_tissue_is_refused(neighbours):

@@ -192,6 +192,31 @@ def test_a_short_period_follows_the_pre_alignment():
 
 
 @pytest.mark.slow
+def test_what_lies_beyond_the_content_has_no_say():
+    """The same stack on a larger canvas is solved alike; what was not touched stays to the bit."""
+    _, results, pairs = stack(40)
+    results = [replace(s, transform=None) if s.z == 9 else s for s in results]
+    there = translation(-120, -70)
+    on_canvas = [
+        s if s.transform is None else replace(s, transform=compose(s.transform, there))
+        for s in results
+    ]
+    wide = [
+        p if p.k else replace(p, matrix=compose(p.matrix, there), frame=(70, 670, 120, 920))
+        for p in pairs
+    ]
+    solved, found = solve(results, pairs, SHAPE), solve(on_canvas, wide, (700, 1300))
+    for a, b in zip(solved, found, strict=True):
+        assert (a.transform is None) == (b.transform is None)
+        if a.transform is not None:
+            np.testing.assert_allclose(compose(a.transform, there), b.transform, atol=1e-6)
+            assert a.correction == pytest.approx(b.correction, abs=1e-6)
+    fits = zip(fit_pairs(solved, pairs, SHAPE), fit_pairs(found, wide, (700, 1300)), strict=True)
+    assert all(a.fault == b.fault for a, b in fits)
+    alone = [p for p in wide if 39 not in (p.z, p.z + p.k)]
+    assert solve(on_canvas, alone, (700, 1300))[39].transform is on_canvas[39].transform
+
+
 def test_30000_slices_take_seconds():
     _, results, pairs = stack(200)
     many = [replace(results[z % 200], z=z) for z in range(30000)]

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amst_hpc.registration.template import GROUP, groups, is_blank, window
+from amst_hpc.registration.template import GROUP, groups, is_blank, of_content, window
 
 
 def test_windows_end_with_the_stack():
@@ -36,3 +36,19 @@ def test_black_and_constant_slices_are_blank(dtype):
     hot = np.zeros((500, 600), dtype)
     hot[3, 5] = 200
     assert is_blank(hot)
+
+
+def test_slices_enter_a_template_where_they_have_content():
+    rng = np.random.default_rng(1)
+    slices = list(rng.integers(1, 255, (7, 20, 30)).astype(np.uint8))
+    median = np.median(slices, axis=0).astype(np.uint8)
+    masks = [None, *(np.ones((20, 30), bool) for _ in range(5)), None]
+    for n, mask in enumerate(masks[1:6]):
+        mask[:n] = False  # row 0: four of them have none, row 4: all have some
+    found = of_content(median, slices, masks)
+    np.testing.assert_array_equal(found[4:], median[4:])
+    assert not found[0].any()
+    for row, without in ((1, [3, 4, 5]), (2, [4, 5]), (3, [5])):
+        left = [image[row] for z, image in enumerate(slices) if z not in without]
+        np.testing.assert_array_equal(found[row], np.median(left, axis=0).astype(np.uint8))
+    assert of_content(median, slices, [None] * 7) is median
