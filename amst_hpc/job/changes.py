@@ -7,6 +7,7 @@ the same stack.
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence, Set
@@ -17,7 +18,7 @@ from typing import NamedTuple
 from amst_hpc.config import InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, checksum
+from amst_hpc.images.stack import SliceError, Stack, checksum
 from amst_hpc.job.journal import registered, write_whole
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.template import is_blank
@@ -54,7 +55,15 @@ class Suspect(NamedTuple):
 def read_stamps(inputs: Inputs) -> Stamps:
     """Those of now."""
     stacks = {"raw": inputs.raw, "prealigned": inputs.prealigned}
-    return {name: [s.stamp(z) for z in range(inputs.depth)] for name, s in stacks.items()}
+    return {name: [_stamp(s, z) for z in range(inputs.depth)] for name, s in stacks.items()}
+
+
+def _stamp(stack: Stack, z: int) -> str:
+    """Empty for a file that is gone: it has no other pixels."""
+    try:
+        return stack.stamp(z)
+    except FileNotFoundError:
+        return ""
 
 
 def write_stamps(journal: Path, stamps: Stamps) -> None:
@@ -73,9 +82,7 @@ def find_changes(
     stamps = read_stamps(inputs) if comm.rank == 0 else {}
     looked = _look(journal, stamps, radius, inputs.depth) if comm.rank == 0 else None
     known, suspects = comm.bcast(looked)
-    mine = [suspects[i] for i in split(len(suspects), comm.size)[comm.rank]]
-    parts = comm.allgather([s for s in mine if _differs(inputs, s)])
-    changed = {s for part in parts for s in part}
+    changed = _compare(inputs, suspects, comm)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
     for stack, option in OPTIONS.items():
         others = [s.z for s in sorted(changed) if s.stack == stack and s.crc is not None]
@@ -95,6 +102,23 @@ def find_changes(
     return found
 
 
+def refuse_late_changes(journal: Path, inputs: Inputs, radius: int, comm: Communicator) -> None:
+    """End a job whose inputs got other pixels while it ran; collective.
+
+    What cannot be read any more has served its turn. Raises OSError on rank 0.
+    """
+    looked = None
+    if comm.rank == 0:
+        _, suspects = _look(journal, read_stamps(inputs), radius, inputs.depth)
+        looked = [s for s in suspects if s.blank or s.crc is not None]
+    changed = _compare(inputs, comm.bcast(looked), comm, lost=False)
+    if changed and comm.rank == 0:
+        names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
+        told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
+        reason = f"{_some(told)}: got other pixels while the job ran"
+        raise OSError(errno.EIO, f"{reason}; the same command registers them again")
+
+
 def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[int], list[Suspect]]:
     """The slices that were registered; those they depend on whose stamps are not in the journal."""
     found = registered(journal, "slice", "provisional")
@@ -104,7 +128,7 @@ def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[i
     suspects = []
     for stack, key, slices in (("raw", "crc", {*records}), ("prealigned", "crc_prealigned", near)):
         for z in sorted(slices):
-            if before.get(stack, {}).get(z) != stamps[stack][z]:
+            if before.get(stack, {}).get(z) != stamps[stack][z] != "":
                 record = records.get(z, {})
                 blank = stack == "raw" and record["blank"] and not record["unreadable"]
                 suspects.append(Suspect(stack, z, record.get(key), blank))
@@ -120,14 +144,23 @@ def _kept_stamps(journal: Path) -> dict[str, dict[int, str]]:
     return {stack: dict(enumerate(each)) for stack, each in found.items()}
 
 
-def _differs(inputs: Inputs, suspect: Suspect) -> bool:
-    """True also where nothing is known of its pixels."""
+def _compare(
+    inputs: Inputs, suspects: Sequence[Suspect], comm: Communicator, lost: bool = True
+) -> set[Suspect]:
+    """Those that have other pixels, read by all ranks together; `lost` : or cannot be read."""
+    mine = [suspects[i] for i in split(len(suspects), comm.size)[comm.rank]]
+    parts = comm.allgather([s for s in mine if _differs(inputs, s, lost)])
+    return {s for part in parts for s in part}
+
+
+def _differs(inputs: Inputs, suspect: Suspect, lost: bool) -> bool:
+    """True also where nothing is known of its pixels; `lost` where it cannot be read."""
     try:
         if suspect.stack == "prealigned":
             return suspect.crc is None or checksum(inputs.prealigned.read(suspect.z)) != suspect.crc
         image, offset = inputs.read_fitted(suspect.z)
     except SliceError:
-        return True
+        return lost
     return not is_blank(image) if suspect.blank else checksum(image, offset) != suspect.crc
 
 

@@ -7,7 +7,6 @@ again.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -152,7 +151,8 @@ class Pairer:
         self.work, self.ahead = work, InputsAhead(work.inputs)
         local_rank, _ = local_place(comm)
         equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
-        filters = measure_filters(work.inputs, work.settings.reach, comm, equations)
+        crcs = {z: result.crc for z, result in work.results.items()}
+        filters = measure_filters(work.inputs, work.settings.reach, comm, equations, crcs)
         self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
@@ -217,10 +217,7 @@ class Pairer:
     def _prepared(self, z: int) -> tuple[Prepared, Matrix]:
         """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
         if z not in self.hand:
-            try:
-                image, offset = self.ahead.inputs.read_fitted(z)
-            except SliceError as error:
-                reason = f"was registered, but cannot be read now: {error}"
-                raise OSError(errno.EIO, reason) from None
+            crc = self.work.results[z].crc
+            _, image, offset = self.ahead.inputs.read_again(z, crc)
             self.hand[z] = self.neighbours.prepare(image), offset
         return self.hand[z]
