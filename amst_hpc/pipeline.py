@@ -23,7 +23,6 @@ from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
 from amst_hpc.config import Config, InputError, Output, from_tree
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
-from amst_hpc.job.changes import refuse_late_changes
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import find_place
@@ -142,8 +141,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
             write_output(aligned, config.output, attempt, comm, stop)
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
-        radius = config.template.radius
-        refuse_late_changes(attempt.journal, inputs, radius, comm)
+        attempt.refuse_late_changes(inputs, config.template.radius, comm)
         facts = describe_ranks(config, attempt, comm, seconds)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome

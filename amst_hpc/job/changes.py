@@ -7,7 +7,6 @@ the same stack.
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 from collections.abc import Mapping, Sequence, Set
@@ -92,31 +91,38 @@ def find_changes(
                 f"{len(known)} have other pixels ({_some([names[stack][z] for z in others])}); "
                 "expected the same, another OUT, or --overwrite"
             )
-    raw = sorted(s.z for s in changed if s.stack == "raw")
-    around = {
-        s.z + i for s in changed if s.stack == "prealigned" for i in range(-radius, radius + 1)
-    }
-    found = Changes(stamps, raw, sorted({*raw, *around} & known))
+    found = _affected(changed, known, radius, stamps)
     if comm.rank == 0 and suspects:
         _tell(names, suspects, changed, found)
     return found
 
 
-def refuse_late_changes(journal: Path, inputs: Inputs, radius: int, comm: Communicator) -> None:
-    """End a job whose inputs got other pixels while it ran; collective.
+def find_late_changes(
+    journal: Path, inputs: Inputs, radius: int, comm: Communicator
+) -> tuple[Changes, list[str]]:
+    """What got other pixels while the job ran, and the names; collective.
 
-    What cannot be read any more has served its turn. Raises OSError on rank 0.
+    What cannot be read any more has served its turn. The changes count on rank 0.
     """
     looked = None
     if comm.rank == 0:
-        _, suspects = _look(journal, read_stamps(inputs), radius, inputs.depth)
-        looked = [s for s in suspects if s.blank or s.crc is not None]
-    changed = _compare(inputs, comm.bcast(looked), comm, lost=False)
-    if changed and comm.rank == 0:
-        names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
-        told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
-        reason = f"{_some(told)}: got other pixels while the job ran"
-        raise OSError(errno.EIO, f"{reason}; the same command registers them again")
+        stamps = read_stamps(inputs)
+        known, suspects = _look(journal, stamps, radius, inputs.depth)
+        looked = stamps, known, [s for s in suspects if s.blank or s.crc is not None]
+    stamps, known, suspects = comm.bcast(looked)
+    changed = _compare(inputs, suspects, comm, lost=False)
+    names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
+    told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
+    return _affected(changed, known, radius, stamps), told
+
+
+def _affected(changed: Set[Suspect], known: Set[int], radius: int, stamps: Stamps) -> Changes:
+    """Of the slices that are registered (`known`), those that depend on changed ones."""
+    raw = sorted(s.z for s in changed if s.stack == "raw")
+    around = {
+        s.z + i for s in changed if s.stack == "prealigned" for i in range(-radius, radius + 1)
+    }
+    return Changes(stamps, raw, sorted({*raw, *around} & known))
 
 
 def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[int], list[Suspect]]:

@@ -7,6 +7,7 @@ again.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ import numpy as np
 from amst_hpc.config import Neighbours as Settings
 from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError
+from amst_hpc.images.stack import SliceError, checksum
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.pair_result import PairResult
@@ -199,10 +200,17 @@ class Pairer:
         if k:
             fixed, before = self._prepared(z)
         else:
+            crc = self.work.results[z].crc_prealigned
             try:
                 own = self.ahead.prealigned.read(z)
             except SliceError as error:
-                return PairResult(z, k, reason=str(error))
+                if crc is None:
+                    return PairResult(z, k, reason=str(error))
+                reason = f"was in the templates, but cannot be read now: {error}"
+                raise OSError(errno.EIO, reason) from None
+            if crc not in (None, checksum(own)):
+                name = f"{self.ahead.prealigned.source} slice {self.ahead.prealigned.names[z]}"
+                raise OSError(errno.EIO, f"{name}: has other pixels than in the templates")
             if is_blank(own):
                 return PairResult(z, k, reason="the pre-aligned slice is black")
             fixed, before = self.neighbours.prepare(own, coarse_alone=True), np.eye(2, 3)

@@ -240,6 +240,18 @@ def compressions(out: Path) -> set[int]:
     return found
 
 
+def test_a_damaged_tiff_slice_is_written_again(stacks, alone, tmp_path):
+    """One that decodes, too."""
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    for z, images in ((3, lambda image: image ^ 1), (7, lambda image: image[::-1])):
+        path = out / f"slice_{z:05d}.tif"
+        tifffile.imwrite(path, images(tifffile.imread(path)))
+    finished(call(*tif(stacks[0], out)))
+    np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+    assert len(written(out)) == DEPTH + 2
+
+
 def test_changed_compression_of_tiff_is_applied(stacks, alone, tmp_path):
     out = tmp_path / "out"
     finished(call(*tif(stacks[0], out)))
@@ -780,7 +792,7 @@ def test_a_changed_slice_outside_the_range_counts_when_the_range_is_wider(own, t
 
 @pytest.mark.parametrize(
     ("part", "moment"),
-    [("raw", "pair_slices"), ("raw", "write_output"), ("pre", "write_output")],
+    [(part, moment) for part in ("raw", "pre") for moment in ("pair_slices", "write_output")],
 )
 def test_pixels_that_change_while_the_job_runs_end_it(
     own, alone, tmp_path, monkeypatch, part, moment
