@@ -279,9 +279,10 @@ def _merge(tree: dict[str, Any], text: str) -> None:
     if not equals or len(parts) < 2 or not all(parts):
         raise InputError(f"--set {text}: expected section.key=value")
     try:
-        parsed = tomllib.loads(f"v = {value.strip()}")["v"]
+        found = tomllib.loads(f"v = {value.strip()}")
     except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+        found = {}
+    parsed = found["v"] if len(found) == 1 else value.strip()
     for part in parts[:-1]:
         tree = tree.setdefault(part, {})
         if not isinstance(tree, dict):

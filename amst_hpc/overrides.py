@@ -92,6 +92,7 @@ def _number(name: str, text: str, action: str, delimiter: str) -> float:
     """x or y, px; a comma may stand for the point where semicolons part the cells."""
     try:
         value = float(text.replace(",", ".") if delimiter == ";" else text)
+        value = value if text.isascii() and "_" not in text else math.nan
     except ValueError:
         value = 0.0 if action != "shift" and not text else math.nan
     if not math.isfinite(value) or (value and action != "shift"):

@@ -144,6 +144,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
             write_output(aligned, config.output, attempt, comm, stop)
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
+        attempt.refuse_late_changes(inputs, config.template.radius, comm)
         facts = describe_ranks(config, attempt, comm, seconds)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome

@@ -9,6 +9,7 @@ import h5py
 import numpy as np
 
 from amst_hpc.bdv.metadata import cells
+from amst_hpc.bdv.sources import axis_order, source_files, unwritten_chunks
 from amst_hpc.transform import Block
 
 VIEW = re.compile(r"/?t([0-9]{5,})/s([0-9]{2,})/[0-9]+/cells")
@@ -39,7 +40,8 @@ class VolumeReader:
     def __init__(self, path: Path, dataset: str = "") -> None:
         """dataset : its name; empty: BigDataViewer's first setup, full size.
 
-        Raises OSError if the file is not readable HDF5, LookupError if it has no such dataset.
+        Raises OSError if the file is not readable HDF5, LookupError if it has no such dataset, or
+        not all of it.
         """
         name = dataset or cells(0)
         file = h5py.File(path, "r")
@@ -50,11 +52,16 @@ class VolumeReader:
             file.close()
             raise LookupError(f"no dataset /{name}; it holds {', '.join(names[:6]) or 'none'}")
         self._file, self._dataset = file, found
+        self.files = source_files(found)
+        self.axes = axis_order(found)
         self.name = name
         self.shape: tuple[int, ...] = found.shape or ()  # None where it holds nothing
         self.dtype = np.dtype(np.uint16) if _is_legacy(found) else found.dtype
-
         self.chunk_depth: int = found.chunks[0] if found.chunks else 1
+
+    def unwritten_chunks(self) -> tuple[int, int]:
+        """See `sources.unwritten_chunks`."""
+        return unwritten_chunks(self._dataset)
 
     def read_into(self, block: Block, start: int) -> None:
         """Fill `block` (z, y, x), of dtype `dtype`, with the slices from `start` on.

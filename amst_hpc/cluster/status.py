@@ -127,7 +127,8 @@ def _began(folder: Path) -> dict[str, Any]:
 def _state(out: Path, folder: Path) -> tuple[str, str]:
     """done, failed, running or stopped, and why it ended if not in good order."""
     begun = _changed(folder / "journal" / "fingerprint.json")
-    if out.exists() and _changed(folder / "run.json") >= begun:
+    view = out if out.is_dir() else out.with_suffix(".xml")  # the XML is written last of all
+    if out.exists() and view.exists() and _changed(folder / "run.json") >= begun:
         return "done", ""
     logs = list((folder / "journal").glob("*.log"))
     last = max((_changed(path) for path in logs), default=0.0)

@@ -7,6 +7,8 @@ is decoded 64 times. So all slices of a row of chunks are read together, and kep
 from __future__ import annotations
 
 import os
+import zlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +40,6 @@ class Hdf5Stack:
     def __init__(self, path: Path, dataset: str, option: str) -> None:
         """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
         self.path = path
-        self.files = [path]
         try:
             self.volume = VolumeReader(path, dataset)
         except OSError as error:
@@ -47,10 +48,13 @@ class Hdf5Stack:
             ) from None
         except LookupError as error:
             raise InputError(f"{option} {path}: {error}") from None
+        self.files = list(dict.fromkeys([path, *self.volume.files]))
         self.source = f"{path}:/{self.volume.name}"
         if len(self.volume.shape) != 3:
             found = self.volume.shape
             raise InputError(f"{option} {self.source}: shape {found}, expected (z, y, x)")
+        if self.volume.axes not in ("", "zyx"):
+            raise InputError(f"{option} {self.source}: axes {self.volume.axes}, expected zyx")
         if 0 in self.volume.shape:
             found = self.volume.shape
             raise InputError(f"{option} {self.source}: shape {found} (z, y, x) holds no pixels")
@@ -112,7 +116,22 @@ class Hdf5Stack:
 
     def stamp(self, z: int) -> str:
         """See `Stack`."""
-        return f"{file_stamp(self.path)}:/{self.volume.name}#{z}"
+        return f"{file_stamp(self.path)}{self._sources}:/{self.volume.name}#{z}"
+
+    @cached_property
+    def _sources(self) -> str:
+        """Of the other files that hold its voxels, as they were when it was opened."""
+        stamps = " ".join(map(file_stamp, self.files[1:]))
+        return f"+{zlib.crc32(stamps.encode()):08x}" if stamps else ""
+
+
+def describe_unwritten(stack: Stack) -> list[str]:
+    """What is black in a stack because nobody wrote it."""
+    if not isinstance(stack, Hdf5Stack):
+        return []
+    missing, count = stack.volume.unwritten_chunks()
+    told = f"{stack.source}: {missing} of {count} chunks were never written; they are black"
+    return [told] if missing else []
 
 
 def block_bytes(stack: Stack) -> int:

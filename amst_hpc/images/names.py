@@ -10,6 +10,7 @@ from pathlib import Path
 
 from amst_hpc.config import InputError
 
+DECIMAL = re.compile(r"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+")
 LEAST = 3
 """Names of one kind in a row are a series from so many on."""
 
@@ -25,6 +26,8 @@ def order_files(files: Iterable[Path]) -> tuple[list[Path], list[str]]:
         if a.parent == b.parent and _natural(a.stem)[0] == _natural(b.stem)[0]:
             raise InputError(f"{a.name} and {b.name} are the same slice by name; expected one")
     _refuse_strangers(found)
+    _refuse_decimals(found)
+    _refuse_disorder(found)
     names = [path.name for path in found]
     if len(set(names)) < len(names):
         common = os.path.commonpath([path.parent for path in found])
@@ -55,6 +58,11 @@ def _refuse_strangers(files: Sequence[Path]) -> None:
         if not _is_utf8(str(path)):
             raise InputError(f"{str(path)!r}: expected a name in UTF-8")
     kinds = [skeleton(str(path.with_suffix(""))) for path in files]
+    signed = {kind for kind in kinds if kind.replace("-#", "#") != kind}
+    if {kind.replace("-#", "#") for kind in signed} & set(kinds):
+        raise InputError(f"{files[0].name} ...: negative numbers beside others; expected none")
+    if len({kind.casefold() for kind in kinds}) < len(set(kinds)):
+        raise InputError(f"{files[0].name} ... {files[-1].name}: names that differ only by case")
     runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
     whole = len({kind for kind, _ in runs}) == len(runs) and min(n for _, n in runs) >= LEAST
     if len(runs) == 1 or whole or not any("#" in skeleton(path.stem) for path in files):
@@ -68,12 +76,50 @@ def _refuse_strangers(files: Sequence[Path]) -> None:
     )
 
 
+def _refuse_decimals(files: Sequence[Path]) -> None:
+    """Raises `InputError` where 0.75 and 0.8 would stand in the order of 75 and 8."""
+
+    places = [tuple(map(float, DECIMAL.findall(path.stem))) for path in files]
+    kinds = [(path.parent, skeleton(path.stem)) for path in files]
+    if len(set(zip(kinds, places, strict=True))) < len(files):
+        return  # 1.1 and 1.10 are counts
+    for n in range(1, len(files)):
+        if kinds[n - 1] == kinds[n] and places[n - 1] > places[n]:
+            raise InputError(
+                f"{files[n - 1].name} and {files[n].name}: numbers with a point sort in two ways; "
+                "expected as many digits after it in every name"
+            )
+
+
+def _refuse_disorder(files: Sequence[Path]) -> None:
+    """Raises `InputError` where no number counts the slices in the order of the names, but one
+    would in another: 02-02-2024_0009 before 30-01-2024_0008.
+    """
+    names = [path.name for path in files]
+    if not is_numbered(names) or slice_numbers(names) is not None:
+        return
+    last = [float(DECIMAL.findall(path.stem)[-1]) for path in files]
+    falls = [n for n in range(1, len(last)) if last[n - 1] > last[n]]
+    if falls and len(set(last)) == len(last):
+        n = falls[0]
+        raise InputError(
+            f"{files[n - 1].name} before {files[n].name}: the order by name is not that of the "
+            "last number; expected names that sort in one way"
+        )
+
+
 def _is_utf8(text: str) -> bool:
     try:
         text.encode()
     except UnicodeEncodeError:
         return False
     return True
+
+
+def is_numbered(names: Sequence[str]) -> bool:
+    """True for a series whose names hold numbers, whatever these say."""
+    kinds = {skeleton(Path(name).stem) for name in names}
+    return len(names) >= LEAST and len(kinds) == 1 and "#" in kinds.pop()
 
 
 def slice_numbers(names: Sequence[str]) -> list[int] | None:

@@ -7,6 +7,7 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 from __future__ import annotations
 
 import dataclasses
+import errno
 import logging
 import zlib
 from collections.abc import Sequence
@@ -18,9 +19,10 @@ import numpy as np
 
 from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
-from amst_hpc.images.names import number_fault, number_gaps
+from amst_hpc.images.hdf5 import HDF5_SUFFIXES, describe_unwritten
+from amst_hpc.images.names import is_numbered, number_fault, number_gaps
 from amst_hpc.images.opening import open_stacks
-from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, fit_to
+from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.transform import Image, Matrix
@@ -84,6 +86,23 @@ class Inputs:
         """Raw slice z brought to `shape`, and the transform: see `fit_to`. Raises `SliceError`."""
         return fit_to(self.raw.read(z), self.shape, self.raw.names[z])
 
+    def read_again(self, z: int, crc: int | None) -> tuple[Image, Image, Matrix]:
+        """A raw slice that was registered: as it is, and as `read_fitted` gives it.
+
+        crc : of its pixels then; None: not known. Raises OSError where it has others now or cannot
+        be read: the job ends, and the same command goes on.
+        """
+        try:
+            image = self.raw.read(z)
+            fitted, offset = fit_to(image, self.shape, self.raw.names[z])
+        except SliceError as error:
+            reason = f"was registered, but cannot be read now: {error}"
+            raise OSError(errno.EIO, reason) from None
+        if crc not in (None, checksum(fitted, offset)):
+            reason = "has other pixels than when it was registered; the same command looks again"
+            raise OSError(errno.EIO, f"{self.raw.source} slice {self.raw.names[z]}: {reason}")
+        return image, fitted, offset
+
 
 def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     """Open both stacks and check the header of every slice, shared out over the ranks.
@@ -91,7 +110,7 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     Raises `InputError`.
     """
     raw, prealigned, depth = _open_both(job, config, comm)
-    for note in describe_numbers(raw, prealigned) if comm.rank == 0 else []:
+    for note in describe_stacks(raw, prealigned) if comm.rank == 0 else []:
         log.info("%s", note)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
     table = job.overrides
@@ -124,9 +143,11 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
 
 
 def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
-    """Raises `InputError` for an output that is the one file of an input, by whatever name."""
+    """Raises `InputError` for an output that is a file of an input, by whatever name."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
-        if len(stack.files) == 1 and job.out.exists() and job.out.samefile(stack.files[0]):
+        first, *more = stack.files
+        files = [first, *(path for path in more if path.suffix.lower() in HDF5_SUFFIXES)]
+        if job.out.exists() and any(job.out.samefile(path) for path in files):
             raise InputError(
                 f"OUT {job.out}: is {option} {stack.source} or inside it; expected another"
             )
@@ -188,7 +209,7 @@ def slice_faults(
                     f"expected {first.shape} as in {stack.names[0]}"
                 )
             elif header.shape != first_prealigned.shape:
-                fit_to(stack.read(z), first_prealigned.shape, name)
+                fit_to(stack.read(z), first_prealigned.shape, name.removeprefix(f"{option} "))
         except SliceError as error:
             cause = error.__context__
             if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
@@ -224,13 +245,17 @@ def refuse_other_numbers(raw: Stack, prealigned: Stack, config: Config) -> None:
         )
 
 
-def describe_numbers(raw: Stack, prealigned: Stack) -> list[str]:
-    """What the reader should know of the numbers in the names: gaps, and another beginning."""
+def describe_stacks(raw: Stack, prealigned: Stack) -> list[str]:
+    """What the reader should know of both: gaps in the numbers or the file, another beginning."""
     lines = []
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         gaps = number_gaps(stack.names)
         lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
         lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []
+        if stack.numbers is None and is_numbered(stack.names):
+            ends = f"{stack.names[0]} to {stack.names[-1]}"
+            lines.append(f"{option}: no number in the names counts the slices ({ends})")
+        lines += [f"{option} {text}" for text in describe_unwritten(stack)]
     if raw.numbers and prealigned.numbers and raw.numbers[0] != prealigned.numbers[0]:
         lines.append(f"PREALIGNED {prealigned.names[0]} belongs to RAW {raw.names[0]}, and so on")
     return lines

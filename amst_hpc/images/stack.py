@@ -6,12 +6,12 @@ without decoding it; `Stack.read` gives the pixels.
 
 from __future__ import annotations
 
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from isal import isal_zlib
 
 from amst_hpc.averaging import average_down
 from amst_hpc.config import InputError
@@ -76,8 +76,8 @@ def file_stamp(path: Path) -> str:
 
 def checksum(image: Image, offset: Matrix | None = None) -> int:
     """CRC-32 of the pixels, and of where they stood in the slice as read: see `fit_to`."""
-    crc = zlib.crc32(np.ascontiguousarray(image).data)
-    return crc if offset is None else zlib.crc32(offset.tobytes(), crc)
+    crc = isal_zlib.crc32(np.ascontiguousarray(image).data)
+    return int(crc if offset is None else isal_zlib.crc32(offset.tobytes(), crc))
 
 
 def first_line(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from amst_hpc.transform import Image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 GREY = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
-PHOTOMETRIC_TAG = 262
+PHOTOMETRIC_TAG, ORIENTATION_TAG = 262, 274
 SHAPE = re.compile(r'.*?"?shape"?[=:] *[\[(]([0-9, ]+)[\])]', re.DOTALL)
 """In a description of tifffile's."""
 LARGEST = 2**31
@@ -46,6 +46,11 @@ def check_page(page: tifffile.TiffPage, size: int, name: str) -> Header:
     if PHOTOMETRIC_TAG in page.tags and page.photometric not in GREY:
         kind = getattr(page.photometric, "name", page.photometric)
         raise SliceError(f"{name}: colours {kind}, expected grey (MINISBLACK or MINISWHITE)")
+    turned = page.tags.valueof(ORIENTATION_TAG, 1)
+    if turned not in (0, 1):
+        raise SliceError(f"{name}: orientation {turned}, expected 1 (rows from the top left)")
+    if page.is_reduced or page.is_mask:
+        raise SliceError(f"{name}: a thumbnail or a mask, expected a slice")
     if page.compression != 1 and page.compression not in tifffile.TIFF.DECOMPRESSORS:
         raise SliceError(f"{name}: compression {page.compression}, which cannot be decoded")
     _check_extent(page, size, name)

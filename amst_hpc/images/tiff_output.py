@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
+from amst_hpc.images.stack import checksum
 from amst_hpc.transform import Image
 
 
@@ -23,10 +24,10 @@ def write_slice(path: Path, image: Image, compression: int) -> None:
     partial.replace(path)
 
 
-def is_whole(path: Path, shape: tuple[int, int], dtype: np.dtype[np.generic]) -> bool:
-    """True if `path` decodes to a slice of this shape and dtype."""
+def is_whole(path: Path, shape: tuple[int, int], dtype: np.dtype[np.generic], crc: int) -> bool:
+    """True if `path` decodes to a slice of this shape, dtype and checksum."""
     try:
         image = tifffile.imread(path)
     except Exception:  # whatever a damaged file makes the reader raise, the slice is written again
         return False
-    return image.shape == shape and image.dtype == dtype
+    return image.shape == shape and image.dtype == dtype and checksum(image) == crc

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from amst_hpc.config import InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError, checksum
+from amst_hpc.images.stack import SliceError, Stack, checksum
 from amst_hpc.job.journal import registered, write_whole
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.template import is_blank
@@ -54,7 +54,15 @@ class Suspect(NamedTuple):
 def read_stamps(inputs: Inputs) -> Stamps:
     """Those of now."""
     stacks = {"raw": inputs.raw, "prealigned": inputs.prealigned}
-    return {name: [s.stamp(z) for z in range(inputs.depth)] for name, s in stacks.items()}
+    return {name: [_stamp(s, z) for z in range(inputs.depth)] for name, s in stacks.items()}
+
+
+def _stamp(stack: Stack, z: int) -> str:
+    """Empty for a file that is gone: it has no other pixels."""
+    try:
+        return stack.stamp(z)
+    except FileNotFoundError:
+        return ""
 
 
 def write_stamps(journal: Path, stamps: Stamps) -> None:
@@ -73,9 +81,7 @@ def find_changes(
     stamps = read_stamps(inputs) if comm.rank == 0 else {}
     looked = _look(journal, stamps, radius, inputs.depth) if comm.rank == 0 else None
     known, suspects = comm.bcast(looked)
-    mine = [suspects[i] for i in split(len(suspects), comm.size)[comm.rank]]
-    parts = comm.allgather([s for s in mine if _differs(inputs, s)])
-    changed = {s for part in parts for s in part}
+    changed = _compare(inputs, suspects, comm)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
     for stack, option in OPTIONS.items():
         others = [s.z for s in sorted(changed) if s.stack == stack and s.crc is not None]
@@ -85,14 +91,38 @@ def find_changes(
                 f"{len(known)} have other pixels ({_some([names[stack][z] for z in others])}); "
                 "expected the same, another OUT, or --overwrite"
             )
+    found = _affected(changed, known, radius, stamps)
+    if comm.rank == 0 and suspects:
+        _tell(names, suspects, changed, found)
+    return found
+
+
+def find_late_changes(
+    journal: Path, inputs: Inputs, radius: int, comm: Communicator
+) -> tuple[Changes, list[str]]:
+    """What got other pixels while the job ran, and the names; collective.
+
+    What cannot be read any more has served its turn. The changes count on rank 0.
+    """
+    looked = None
+    if comm.rank == 0:
+        stamps = read_stamps(inputs)
+        known, suspects = _look(journal, stamps, radius, inputs.depth)
+        looked = stamps, known, [s for s in suspects if s.blank or s.crc is not None]
+    stamps, known, suspects = comm.bcast(looked)
+    changed = _compare(inputs, suspects, comm, lost=False)
+    names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
+    told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
+    return _affected(changed, known, radius, stamps), told
+
+
+def _affected(changed: Set[Suspect], known: Set[int], radius: int, stamps: Stamps) -> Changes:
+    """Of the slices that are registered (`known`), those that depend on changed ones."""
     raw = sorted(s.z for s in changed if s.stack == "raw")
     around = {
         s.z + i for s in changed if s.stack == "prealigned" for i in range(-radius, radius + 1)
     }
-    found = Changes(stamps, raw, sorted({*raw, *around} & known))
-    if comm.rank == 0 and suspects:
-        _tell(names, suspects, changed, found)
-    return found
+    return Changes(stamps, raw, sorted({*raw, *around} & known))
 
 
 def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[int], list[Suspect]]:
@@ -104,7 +134,7 @@ def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[i
     suspects = []
     for stack, key, slices in (("raw", "crc", {*records}), ("prealigned", "crc_prealigned", near)):
         for z in sorted(slices):
-            if before.get(stack, {}).get(z) != stamps[stack][z]:
+            if before.get(stack, {}).get(z) != stamps[stack][z] != "":
                 record = records.get(z, {})
                 blank = stack == "raw" and record["blank"] and not record["unreadable"]
                 suspects.append(Suspect(stack, z, record.get(key), blank))
@@ -120,14 +150,23 @@ def _kept_stamps(journal: Path) -> dict[str, dict[int, str]]:
     return {stack: dict(enumerate(each)) for stack, each in found.items()}
 
 
-def _differs(inputs: Inputs, suspect: Suspect) -> bool:
-    """True also where nothing is known of its pixels."""
+def _compare(
+    inputs: Inputs, suspects: Sequence[Suspect], comm: Communicator, lost: bool = True
+) -> set[Suspect]:
+    """Those that have other pixels, read by all ranks together; `lost` : or cannot be read."""
+    mine = [suspects[i] for i in split(len(suspects), comm.size)[comm.rank]]
+    parts = comm.allgather([s for s in mine if _differs(inputs, s, lost)])
+    return {s for part in parts for s in part}
+
+
+def _differs(inputs: Inputs, suspect: Suspect, lost: bool) -> bool:
+    """True also where nothing is known of its pixels; `lost` where it cannot be read."""
     try:
         if suspect.stack == "prealigned":
             return suspect.crc is None or checksum(inputs.prealigned.read(suspect.z)) != suspect.crc
         image, offset = inputs.read_fitted(suspect.z)
     except SliceError:
-        return True
+        return lost
     return not is_blank(image) if suspect.blank else checksum(image, offset) != suspect.crc
 
 

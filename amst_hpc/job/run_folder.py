@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -14,7 +15,13 @@ from typing import Any
 
 from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
 from amst_hpc.images.pairing import Inputs, Job
-from amst_hpc.job.changes import Changes, find_changes, read_stamps, write_stamps
+from amst_hpc.job.changes import (
+    Changes,
+    find_changes,
+    find_late_changes,
+    read_stamps,
+    write_stamps,
+)
 from amst_hpc.job.journal import (
     FORGOTTEN,
     Journal,
@@ -152,6 +159,18 @@ class Attempt:
                     journal.write({"kind": FORGOTTEN, "slices": slices})
             self._settled.unlink(missing_ok=True)
         write_stamps(self.journal, changes.stamps)
+
+    def refuse_late_changes(self, inputs: Inputs, radius: int, comm: Communicator) -> None:
+        """End a job whose inputs got other pixels while it ran; collective.
+
+        What depends on them is to be registered again. Raises OSError on rank 0.
+        """
+        changes, told = find_late_changes(self.journal, inputs, radius, comm)
+        if told and comm.rank == 0:
+            self.forget(changes)
+            more = f" and {len(told) - 4} more" if len(told) > 4 else ""
+            reason = f"{', '.join(told[:4])}{more}: got other pixels while the job ran"
+            raise OSError(errno.EIO, f"{reason}; the same command registers them again")
 
     def record_seconds(self, rank: int, seconds: Mapping[str, float]) -> None:
         """Keep how long a step of a block took on a rank, by pass, for `seconds`."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
 from collections.abc import Generator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from amst_hpc.config import Config
 from amst_hpc.images.ahead import ReadAhead
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError
 from amst_hpc.opencl.resampling import Resampler, make_resampler
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.node import local_place
@@ -40,21 +38,18 @@ class AlignedStack:
         """These slices of the output, (y, x), one after the other; black where there is no
         transform. Raw is read ahead.
 
-        Raises OSError if a slice that was registered cannot be read any more: the job ends, and
-        goes on when the slice is back.
+        Raises OSError if a slice is not there any more as it was registered: see
+        `Inputs.read_again`.
         """
         inputs, results = self.inputs, [self.results[i] for i in wanted]
         with ReadAhead(inputs.raw, inputs.slice_bytes) as raw:
+            ahead = replace(inputs, raw=raw)
             for n, result in enumerate(results):
                 if result.transform is None:
                     yield np.zeros(inputs.shape, inputs.dtype)
                     continue
                 raw.expect(r.z for r in results[n : n + AHEAD] if r.transform is not None)
-                try:
-                    image = raw.read(result.z)
-                except SliceError as error:
-                    reason = f"was registered, but cannot be read now: {error}"
-                    raise OSError(errno.EIO, reason) from None
+                image, _, _ = ahead.read_again(result.z, result.crc)
                 yield self.resampler(image, result.transform, inputs.shape)
 
     def make_layer(

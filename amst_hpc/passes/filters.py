@@ -6,7 +6,7 @@ has the same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -38,14 +38,21 @@ MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
 
 def measure_filters(
-    inputs: Inputs, reach: int, comm: Communicator, equations: Equations
+    inputs: Inputs,
+    reach: int,
+    comm: Communicator,
+    equations: Equations,
+    crcs: Mapping[int, int | None],
 ) -> dict[int, RadialFilter]:
-    """The filter for each distance of two slices, 1 to `reach`; collective."""
+    """The filter for each distance of two slices, 1 to `reach`; collective.
+
+    crcs : of slices when they were registered. Raises OSError: see `Inputs.read_again`.
+    """
     wanted = sorted((z, k) for k in range(1, reach + 1) for z in _places(inputs.depth, k))
     share = [wanted[i] for i in split(len(wanted), comm.size)[comm.rank]]
     found = {
         place: pair
-        for part in comm.allgather(_measure(inputs, share, equations))
+        for part in comm.allgather(_measure(inputs, share, equations, crcs))
         for place, pair in part.items()
     }
     side = max((side for side, _ in found.values()), default=0)
@@ -86,7 +93,10 @@ def _is_there(raw: Stack, z: int) -> bool:
 
 
 def _measure(
-    inputs: Inputs, places: Sequence[tuple[int, int]], equations: Equations
+    inputs: Inputs,
+    places: Sequence[tuple[int, int]],
+    equations: Equations,
+    crcs: Mapping[int, int | None],
 ) -> dict[tuple[int, int], Any]:
     """Side px of the square that both show, and its spectra; see `coherence.spectra`.
 
@@ -102,7 +112,7 @@ def _measure(
         hand = {i: ready for i, ready in hand.items() if i >= z}
         for i in (z, z + k):
             if i not in hand:
-                image = _whole(inputs, i)
+                image = _whole(inputs, i, crcs.get(i))
                 hand[i] = None if image is None else (image, smooth.prepare(image))
         first, second = hand[z], hand[z + k]
         if first is None or second is None:
@@ -116,12 +126,13 @@ def _measure(
     return found
 
 
-def _whole(inputs: Inputs, z: int) -> Image | None:
+def _whole(inputs: Inputs, z: int, crc: int | None) -> Image | None:
     """The middle of a slice; None if it is unreadable or black."""
     try:
-        image = _middle(inputs.read_fitted(z)[0], working_factor(inputs.shape))
+        fitted = inputs.read_fitted(z)[0] if crc is None else inputs.read_again(z, crc)[1]
     except SliceError:
         return None
+    image = _middle(fitted, working_factor(inputs.shape))
     return None if is_blank(image) else image
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from amst_hpc.config import Neighbours as Settings
 from amst_hpc.images.ahead import InputsAhead
 from amst_hpc.images.pairing import Inputs
-from amst_hpc.images.stack import SliceError
+from amst_hpc.images.stack import SliceError, checksum
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.pair_result import PairResult
@@ -152,7 +152,8 @@ class Pairer:
         self.work, self.ahead = work, InputsAhead(work.inputs)
         local_rank, _ = local_place(comm)
         equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
-        filters = measure_filters(work.inputs, work.settings.reach, comm, equations)
+        crcs = {z: result.crc for z, result in work.results.items()}
+        filters = measure_filters(work.inputs, work.settings.reach, comm, equations, crcs)
         self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
@@ -199,10 +200,17 @@ class Pairer:
         if k:
             fixed, before = self._prepared(z)
         else:
+            crc = self.work.results[z].crc_prealigned
             try:
                 own = self.ahead.prealigned.read(z)
             except SliceError as error:
-                return PairResult(z, k, reason=str(error))
+                if crc is None:
+                    return PairResult(z, k, reason=str(error))
+                reason = f"was in the templates, but cannot be read now: {error}"
+                raise OSError(errno.EIO, reason) from None
+            if crc not in (None, checksum(own)):
+                name = f"{self.ahead.prealigned.source} slice {self.ahead.prealigned.names[z]}"
+                raise OSError(errno.EIO, f"{name}: has other pixels than in the templates")
             if is_blank(own):
                 return PairResult(z, k, reason="the pre-aligned slice is black")
             fixed, before = self.neighbours.prepare(own, coarse_alone=True), np.eye(2, 3)
@@ -217,10 +225,7 @@ class Pairer:
     def _prepared(self, z: int) -> tuple[Prepared, Matrix]:
         """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
         if z not in self.hand:
-            try:
-                image, offset = self.ahead.inputs.read_fitted(z)
-            except SliceError as error:
-                reason = f"was registered, but cannot be read now: {error}"
-                raise OSError(errno.EIO, reason) from None
+            crc = self.work.results[z].crc
+            _, image, offset = self.ahead.inputs.read_again(z, crc)
             self.hand[z] = self.neighbours.prepare(image), offset
         return self.hand[z]

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 
 from amst_hpc.config import Output
+from amst_hpc.images.stack import checksum
 from amst_hpc.images.tiff_output import is_whole, write_slice
 from amst_hpc.job.journal import records
 from amst_hpc.job.progress import ProgressMeter
@@ -46,15 +47,16 @@ def write_tiffs(
 
         def is_kept(i: int) -> bool:
             result = aligned.results[i]
-            there = known.get(result.z) == keys[i]
-            return there and is_whole(attempt.out / result.file, shape, dtype)
+            key, crc = known.get(result.z, ("", 0))
+            return key == keys[i] and is_whole(attempt.out / result.file, shape, dtype, crc)
 
         for i, image in _make(aligned, shares, is_kept, stop):
             if image is not None:
                 result = aligned.results[i]
                 write_slice(attempt.out / result.file, image, output.compression)
                 thumbnails.add("aligned", result.z, look_at(image))
-                journal.write({"kind": "layer", "layer": result.z, "key": keys[i]})
+                record = {"kind": "layer", "layer": result.z, "key": keys[i]}
+                journal.write(record | {"crc": checksum(image)})
             tally.add(fell_back=False)
             if meter.due():
                 meter.update(tally.totals()[0])
@@ -76,7 +78,7 @@ def _make(
                 yield i, None if i in kept else next(images)
 
 
-def _written(attempt: Attempt) -> dict[int, str]:
-    """What the journal knows of each slice that was written; the last time counts."""
+def _written(attempt: Attempt) -> dict[int, tuple[str, int]]:
+    """Key and checksum of each slice that was written; the last time counts."""
     found = records(attempt.journal, "*.write.log")
-    return {r["layer"]: r["key"] for r in found if r["kind"] == "layer"}
+    return {r["layer"]: (r["key"], r.get("crc", 0)) for r in found if r["kind"] == "layer"}

@@ -10,7 +10,7 @@ from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import (
     common_depth,
-    describe_numbers,
+    describe_stacks,
     refuse_other_numbers,
     slice_faults,
 )
@@ -47,7 +47,7 @@ def check_inputs(
     first = raw.header(0), prealigned.header(0)
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         lines.append(_describe(stack, option))
-    lines += describe_numbers(raw, prealigned)
+    lines += describe_stacks(raw, prealigned)
     blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):

@@ -177,6 +177,11 @@ def _check(
             f"--reference {reference.source}: {len(reference.names)} slices, "
             f"expected {depth} as in {stack.source}"
         )
+    other = (height, width) if reference is None else reference.header(select.start).shape
+    if other != (height, width):
+        raise InputError(
+            f"--reference: size {other} (y, x), expected {height, width} as in {stack.source}"
+        )
 
 
 def _smooth_slice(stack: Stack, z: int, options: EvaluationOptions) -> FloatImage | None:

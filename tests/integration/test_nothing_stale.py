@@ -240,6 +240,18 @@ def compressions(out: Path) -> set[int]:
     return found
 
 
+def test_a_damaged_tiff_slice_is_written_again(stacks, alone, tmp_path):
+    """One that decodes, too."""
+    out = tmp_path / "out"
+    finished(call(*tif(stacks[0], out)))
+    for z, images in ((3, lambda image: image ^ 1), (7, lambda image: image[::-1])):
+        path = out / f"slice_{z:05d}.tif"
+        tifffile.imwrite(path, images(tifffile.imread(path)))
+    finished(call(*tif(stacks[0], out)))
+    np.testing.assert_array_equal(pixels(out), read_cells(alone(0)))
+    assert len(written(out)) == DEPTH + 2
+
+
 def test_changed_compression_of_tiff_is_applied(stacks, alone, tmp_path):
     out = tmp_path / "out"
     finished(call(*tif(stacks[0], out)))
@@ -776,6 +788,49 @@ def test_a_changed_slice_outside_the_range_counts_when_the_range_is_wider(own, t
     finished(call(*line(own, out)))
     finished(call(*line(own, fresh)))
     same(out, fresh)
+
+
+@pytest.mark.parametrize(
+    ("part", "moment"),
+    [(part, moment) for part in ("raw", "pre") for moment in ("pair_slices", "write_output")],
+)
+def test_pixels_that_change_while_the_job_runs_end_it(
+    own, alone, tmp_path, monkeypatch, part, moment
+):
+    """The transforms belong to other ones. What was right is kept when these are back."""
+    out, path = tmp_path / "out.h5", own / part / "slice_00005.tif"
+    before, pass_on = path.read_bytes(), getattr(pipeline, moment)
+    stat = path.stat()
+
+    def change(*args: object) -> object:
+        brighten(path)
+        return pass_on(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, moment, change)
+        ended = call(*line(own, out))
+    assert ended.code == 1, ended.stderr
+    assert "slice_00005.tif" in ended.stderr
+    assert "other pixels" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not out.with_suffix(".xml").exists()
+    path.write_bytes(before)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    finished(call(*line(own, out)))
+    same(out, alone(0))
+
+
+def test_inputs_that_are_gone_after_their_turn_are_not_missed(own, alone, tmp_path, monkeypatch):
+    out, pass_on = tmp_path / "out.h5", pipeline.complete_file
+
+    def remove(*args: object) -> object:
+        for part in ("raw", "pre"):
+            shutil.rmtree(own / part)
+        return pass_on(*args)
+
+    monkeypatch.setattr(pipeline, "complete_file", remove)
+    finished(call(*line(own, out)))
+    same(out, alone(0))
 
 
 @pytest.mark.parametrize("part", ["raw", "pre"])

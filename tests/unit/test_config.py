@@ -174,6 +174,7 @@ SECTIONS = "input, template, registration, coarse, refine, neighbours, drift, ou
         ("radius=3", "--set radius=3: expected section.key=value"),
         ("template.radius", "--set template.radius: expected section.key=value"),
         ("template=3", "--set template=3: expected section.key=value"),
+        ("template.radius=5\nx=3", "template.radius = '5\\nx=3': expected a whole number"),
     ],
 )
 def test_bad_values_are_named(override, expected):

@@ -69,6 +69,8 @@ def test_what_need_not_be_there(table):
         (HEAD + "1,shift,a lot,2\n", "line 2: x 'a lot': expected a number of px"),
         (HEAD + "1,shift,nan,2\n", "line 2: x 'nan': expected a number of px"),
         (HEAD + "1,shift,1,inf\n", "line 2: y 'inf': expected a number of px"),
+        (HEAD + "1,shift,1_0,1\n", "line 2: x '1_0': expected a number of px"),
+        (HEAD + "1,shift,\uff11,1\n", "line 2: x '\uff11': expected a number of px"),
         (HEAD + "1,blank,3,\n", "line 2: x '3': expected none for blank"),
         (HEAD + "1,exclude,,b\n", "line 2: y 'b': expected none for exclude"),
         (HEAD + "1,shift,1,5,2,5\n", "line 2: '1,shift,1,5,2,5': expected 4 cells"),

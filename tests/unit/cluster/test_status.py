@@ -121,10 +121,19 @@ def test_a_job_that_is_done(out: Path) -> None:
     log(out, "0001-00000.write", {"kind": "begun", "layer_depth": 4}, *layers)
     assert read_status(out).written == 8
     out.touch()
+    out.with_suffix(".xml").touch()
     (out.with_suffix(".amst") / "slices.csv").write_text("index,status\n2,affine\n3,blank\n")
     (out.with_suffix(".amst") / "run.json").touch()
     found = read_status(out)
     assert (found.state, found.written, found.fallen_back) == ("done", 10, 1)
+
+
+def test_a_job_that_could_not_write_its_xml_is_not_done(out: Path) -> None:
+    """run.json is there, and OUT has its name."""
+    log(out, "0001-00000.register", *slices(*range(2, 12)))
+    out.touch()
+    (out.with_suffix(".amst") / "run.json").touch()
+    assert read_status(out).state != "done"
 
 
 def test_the_reason_of_a_failure_stays_until_the_job_ends_well(out: Path) -> None:

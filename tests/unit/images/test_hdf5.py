@@ -1,5 +1,7 @@
 """HDF5 and BigDataViewer files read as what was written."""
 
+import os
+
 import h5py
 import numpy as np
 import pytest
@@ -52,6 +54,28 @@ def test_another_dataset_has_another_stamp(tmp_path):
         file["a"] = file["b"] = np.zeros((2, 4, 4), np.uint8)
     stamps = [open_stack(f"{path}:/{name}", "RAW").stamp(1) for name in "ab"]
     assert stamps[0] != stamps[1]
+
+
+def test_axes_in_another_order_are_refused(tmp_path):
+    path = tmp_path / "a.h5"
+    with h5py.File(path, "w") as file:
+        file["d"] = np.zeros((2, 4, 4), np.uint8)
+        for n, axis in enumerate("xyz"):
+            file["d"].dims[n].label = axis
+    refused(f"{path}:/d", "RAW .*a.h5:/d: axes xyz, expected zyx")
+
+
+def test_another_file_behind_it_has_another_stamp(tmp_path):
+    for name in "bc":
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["x"] = np.zeros((2, 4, 4), np.uint8)
+    stamps = []
+    for target in ("b.h5", "c.h5", "b.h5"):
+        with h5py.File(tmp_path / "a.h5", "w") as file:
+            file["d"] = h5py.ExternalLink(target, "/x")
+        os.utime(tmp_path / "a.h5", ns=(1, 1))
+        stamps.append(open_stack(f"{tmp_path / 'a.h5'}:/d", "RAW").stamp(1))
+    assert stamps[0] == stamps[2] != stamps[1]
 
 
 def test_hdf5_files_without_the_stack(tmp_path):

@@ -47,6 +47,41 @@ def test_series_that_follow_one_another_are_one_stack():
     assert order(*reversed(names)) == names
 
 
+def test_numbers_with_a_point_are_in_order_or_refused():
+    """0.75 comes before 0.8; 1.9 and 1.10 may be counts, and are where there is 1.1, too."""
+    names = [f"s_{n}.tif" for n in ("0.05", "0.10", "0.25", "1.00", "10.50")]
+    assert order(*reversed(names)) == names
+    said = refused(*(f"s_{n}.tif" for n in ("0.5", "0.75", "0.8", "1.0")))
+    assert said.startswith("s_0.8.tif and s_0.75.tif: numbers with a point sort in two ways")
+    names = [f"s_{n}.tif" for n in ("1.1", "1.2", "1.9", "1.10")]
+    assert order(*reversed(names)) == names
+    names = [f"2024.{n}_{z}.tif" for z, n in enumerate(("9.30", "10.1", "10.2"))]
+    assert order(*reversed(names)) == names
+
+
+def test_negative_numbers_are_refused():
+    """z_-2 would come after z_2."""
+    assert "negative numbers" in refused(*(f"z_{n}.tif" for n in range(-3, 4)))
+    names = [f"day-{z}.tif" for z in range(4)]
+    assert order(*reversed(names)) == names
+
+
+def test_names_that_differ_by_case_are_refused():
+    names = [f"{start}_{z}.tif" for start in "sS" for z in range(4)]
+    assert "differ only by case" in refused(*names)
+
+
+def test_a_number_that_counts_in_another_order_is_refused():
+    days = ("30-01-2024_0008", "31-01-2024_0009", "01-02-2024_0010", "01-02-2024_0011")
+    names = [f"{day}.tif" for day in days]
+    said = refused(*names)
+    assert said.startswith("01-02-2024_0011.tif before 30-01-2024_0008.tif: the order by name")
+    names = [f"part{p}_{z}.tif" for p in range(2) for z in range(4)]
+    assert order(*reversed(names)) == names
+    names = ["s_0_t235958.tif", "s_1_t000003.tif", "s_2_t000101.tif"]
+    assert order(*reversed(names)) == names
+
+
 def test_twins_are_refused():
     names = [f"s_{z:03d}.tif" for z in range(4)]
     assert refused(*names, "s_002.tiff").startswith("s_002.tif and s_002.tiff are the same slice")

@@ -85,6 +85,33 @@ def test_numbers_from_one_and_gaps_are_mentioned(job, tmp_path, caplog):
     ]
 
 
+def test_an_output_behind_a_link_of_the_input_is_refused(job, tmp_path):
+    with h5py.File(tmp_path / "out.h5", "w") as file:
+        file["d"] = read_stack(Path(job.raw))
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        file["d"] = h5py.ExternalLink("out.h5", "/d")
+    found = dataclasses.replace(job, raw=f"{tmp_path}/raw.h5:/d", overwrite=True)
+    with pytest.raises(InputError, match=r"OUT .*out.h5: is RAW .*; expected another"):
+        open_inputs(found, Config(), MPI.COMM_SELF)
+
+
+def test_chunks_that_were_never_written_are_mentioned(job, tmp_path, caplog):
+    caplog.set_level("INFO")
+    with h5py.File(tmp_path / "raw.h5", "w") as file:
+        dataset = file.create_dataset("d", (24, *SHAPE), np.uint8, chunks=(4, *SHAPE))
+        dataset[:20] = read_stack(Path(job.raw))[:20]
+    open_inputs(dataclasses.replace(job, raw=f"{tmp_path}/raw.h5:/d"), Config(), MPI.COMM_SELF)
+    assert "raw.h5:/d: 1 of 6 chunks were never written; they are black" in caplog.text
+
+
+def test_names_whose_numbers_count_nothing_are_mentioned(job, tmp_path, caplog):
+    caplog.set_level("INFO")
+    raw = renumber(Path(job.raw), tmp_path / "r", lambda z: f"r_{z // 12}_{z % 12}.tif")
+    open_inputs(dataclasses.replace(job, raw=raw), Config(), MPI.COMM_SELF)
+    said = "RAW: no number in the names counts the slices (r_0_0.tif to r_1_11.tif)"
+    assert [r.message for r in caplog.records] == [said]
+
+
 @pytest.mark.parametrize(
     "source", ["pre.h5", "pre.xml", "pre.h5:setup=0", "pre.h5:/t00000/s00/0/cells"]
 )

@@ -64,6 +64,27 @@ def test_slices_of_another_kind(tmp_path, volume, image, expected):
     assert "slice_0002.tif: " in refused(folder, expected)
 
 
+@pytest.mark.parametrize("turned", [0, 1, 2, 3, 6, 9])
+def test_a_turned_page_is_refused(tmp_path, volume, turned):
+    """What the tag asks for is not done, so it may ask for nothing."""
+    folder = write_series(tmp_path / "raw", volume, extratags=[(274, "H", 1, turned, True)])
+    if turned > 1:
+        refused(folder, f"slice_0000.tif: orientation {turned}, expected 1")
+    else:
+        check(folder, volume)
+
+
+@pytest.mark.parametrize("kind", [1, 4])
+def test_thumbnails_and_masks_are_no_slices(tmp_path, volume, kind):
+    path = tmp_path / "raw.tif"
+    with tifffile.TiffWriter(path) as writer:
+        for image in volume:
+            writer.write(image, photometric="minisblack", metadata=None)
+            writer.write(image, photometric="minisblack", metadata=None, subfiletype=1)
+    set_tag(path, 254, kind, page=1)
+    refused(path, "raw.tif page 1: a thumbnail or a mask, expected a slice")
+
+
 @pytest.mark.parametrize("options", [{}, {"compression": "zlib", "rowsperstrip": 8}], ids=str)
 def test_a_slice_cut_short_is_named_at_every_length(tmp_path, volume, options):
     folder = write_series(tmp_path / "raw", volume, **options)

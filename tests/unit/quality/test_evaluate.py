@@ -71,7 +71,9 @@ def test_options_are_read():
 
 def test_stacks_that_do_not_fit_are_refused(tmp_path):
     long, short = save(tmp_path / "l", [texture()] * 4), save(tmp_path / "s", [texture()] * 2)
+    narrow = save(tmp_path / "n", [texture()[:, :-8]] * 4)
     for question in (
+        EvaluationOptions((long,), reference=narrow),
         EvaluationOptions((long,), reference=short),
         EvaluationOptions((long,), range=(2, 9)),
         EvaluationOptions((long,), range=(2, 3)),
