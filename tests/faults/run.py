@@ -554,15 +554,16 @@ def crash(bench: Bench) -> list[Result]:
 def tiff_files(bench: Bench) -> list[Result]:
     """TIFF files of any layout and damage: the pixels of tifffile's own reader, or a refusal."""
     test = CHECKOUT / "tests/unit/images/test_tiff_fuzz.py"
+    examples = min(EXAMPLES, EXAMPLES * bench.moments // 3)
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "--timeout=3600", str(test)],
         cwd=CHECKOUT,
-        env=environment() | {"AMST_HPC_EXAMPLES": str(EXAMPLES)},
+        env=environment() | {"AMST_HPC_EXAMPLES": str(examples)},
         capture_output=True,
         text=True,
         check=False,
     )
-    said = f"{EXAMPLES} TIFF files by chance in each test of {test.name}"
+    said = f"{examples} TIFF files by chance in each test of {test.name}"
     return [Result(said, done.returncode == 0, notes=[done.stdout[-3000:]])]
 
 
