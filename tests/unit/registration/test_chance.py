@@ -66,6 +66,12 @@ def test_an_affine_is_judged_where_it_leads():
     assert over_chance(FIXED, MOVING, translation(-40, 30)) < 0.6
 
 
+def test_fine_structures_tell_where_a_field_has_few_coarse_ones():
+    small = np.s_[100:180, 100:180]
+    assert over_chance(FIXED[small], MOVING[small], RIGHT) > 1
+    assert over_chance(OTHERS[0][small], MOVING[small], RIGHT) < 0.8
+
+
 def test_other_tissue_is_no_more_alike_than_by_chance():
     """28 pairs: the limit is met once in a thousand. Two of them share a bright spot."""
     found = [likeness(a, b) for i, a in enumerate(OTHERS) for b in OTHERS[:i]]
