@@ -76,8 +76,7 @@ def _filled(image: FloatImage, known: Mask) -> FloatImage:
     total, count = (
         a[::2, ::2] + a[1::2, ::2] + a[::2, 1::2] + a[1::2, 1::2] for a in (inside, weight)
     )
-    small = np.asarray(total / np.maximum(count, 1), np.float32)
-    there = np.asarray(count > 0)
+    small, there = np.asarray(total / np.maximum(count, 1), np.float32), count > 0
     if not there.all():
         small = _filled(small, there)
     beyond = ndimage.uniform_filter(small.repeat(2, axis=0).repeat(2, axis=1), 3)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from amst_hpc.content import content
 from amst_hpc.quality.plots import (
     BOTTOM,
     MARGIN,
@@ -137,7 +138,8 @@ def _middle(length: int, most: int) -> tuple[int, int]:
 
 def _contrast(stacks: dict[str, NDArray[np.generic]]) -> tuple[float, float]:
     lines = np.asarray(stacks.get("aligned", next(iter(stacks.values()))))
-    values = lines[lines > 0]
+    mask = content(lines)
+    values = lines[lines > 0 if mask is None else mask & (lines > 0)]
     if not len(values):
         return 0.0, 1.0
     low, high = np.percentile(values[:: max(1, len(values) // 1_000_000)], (0.5, 99.5))

@@ -29,6 +29,18 @@ def test_drift_is_the_slow_difference_to_the_reference(tmp_path):
     assert figures["jitter_nm"]["mean"] == pytest.approx(4 * figures["jitter_px"]["mean"], rel=1e-3)
 
 
+def test_margins_of_any_constant_are_black(tmp_path):
+    image = texture((120, 130))
+    slices = [moved(image, 0, s) for s in (0.0, 1.5, -1.0)]
+    black, white = (
+        save(tmp_path / str(value), [np.pad(a, 30, constant_values=value) for a in slices])
+        for value in (0, 255)
+    )
+    found = [summarise(e) for e in evaluate(EvaluationOptions((black, white)), Alone())]
+    assert found[0] | {"stack": ""} == found[1] | {"stack": ""}
+    assert 0 < found[1]["areas_failed"] < 18
+
+
 def test_voxel_size_of_a_bigdataviewer_file_is_found(tmp_path):
     source = save(tmp_path / "s", [texture()] * 3)
     (tmp_path / "s.xml").write_text(

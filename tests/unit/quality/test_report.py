@@ -194,6 +194,7 @@ def test_long_lines_are_averaged_down(tmp_path):
 def test_grey_values_to_show_come_from_samples_of_the_slices(tmp_path):
     image = np.random.default_rng(2).integers(100, 201, (120, 150)).astype(np.uint8)
     image[:30] = 0
+    image[-20:] = 255  # a margin, too
     for rank in range(2):
         with ThumbnailWriter(tmp_path, f"0001-0000{rank}", "write") as kept:
             for z in range(rank, 40, 2):
