@@ -346,9 +346,9 @@ def _make_folder(
 def _read_fingerprint(out: Path) -> dict[str, Any] | None:
     """Of the job that began OUT; None where there is none."""
     try:
-        found: dict[str, Any] = json.loads(
-            (run_folder(out) / "journal" / "fingerprint.json").read_text()
-        )
+        found: Any = json.loads((run_folder(out) / "journal" / "fingerprint.json").read_text())
+        if not isinstance(found, dict) or not {"inputs", "parameters", "output"} <= found.keys():
+            raise ValueError("fingerprint.json lacks a part")
     except FileNotFoundError:
         return None
     except ValueError as error:

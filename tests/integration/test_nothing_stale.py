@@ -947,6 +947,28 @@ def test_a_file_that_cannot_be_opened_now_is_not_made_anew(
     same(out, alone(0))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "\udcff"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("journal/fingerprint.json", "align"),
+        ("journal/stamps.json", "align"),
+        ("run.json", "verify"),
+        ("run.json", "report"),
+        ("slices.csv", "report"),
+        ("slices.csv", "status"),
+        ("transforms.json", "report"),
+    ],
+)
+def test_a_damaged_run_folder_is_one_line_or_nothing(stacks, alone, tmp_path, name, command, text):
+    shutil.copytree(alone(0).parent, tmp_path / "there")
+    out = tmp_path / "there" / "out.h5"
+    (out.with_suffix(".amst") / name).write_bytes(text.encode(errors="surrogateescape"))
+    ended = call(*(line(stacks[0], out) if command == "align" else (command, out)))
+    assert ended.code in (0, 2)
+    assert ended.code == 0 or len(ended.faults) == 1
+
+
 def test_strict_ends_with_4_and_the_reason(own, tmp_path):
     tifffile.imwrite(own / "raw" / "slice_00005.tif", np.zeros(SHAPE, np.uint8))
     out = tmp_path / "out.h5"
