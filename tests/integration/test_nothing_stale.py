@@ -988,6 +988,20 @@ def test_a_folder_and_a_file_of_one_name_do_not_share_a_run_folder(stacks, tmp_p
     assert not (tmp_path / "aligned").exists()
 
 
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_what_is_not_of_the_program_is_left_alone(stacks, tmp_path, more):
+    (tmp_path / "one.amst").mkdir()
+    (tmp_path / "one.amst" / "notes.txt").write_text("mine")
+    refused(call(*line(stacks[0], tmp_path / "one.h5", *more)), "holds other things")
+    assert (tmp_path / "one.amst" / "notes.txt").read_text() == "mine"
+    (tmp_path / "two.amst").write_text("mine")
+    refused(call(*line(stacks[0], tmp_path / "two.h5", *more)), "two.amst is damaged")
+    (tmp_path / "three.xml").write_text("of another file")
+    if not more:
+        refused(call(*line(stacks[0], tmp_path / "three.h5")), "OUT .*three.xml: exists")
+        assert (tmp_path / "three.xml").read_text() == "of another file"
+
+
 def test_names_with_dots_have_run_folders_and_reasons_of_their_own(stacks, tmp_path, monkeypatch):
     from amst_hpc.job.failures import failure_reason
 
