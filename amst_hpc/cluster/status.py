@@ -172,10 +172,10 @@ def _written(journal: Path) -> int:
 
 
 def _fallen_back(folder: Path) -> int:
-    with (folder / "slices.csv").open() as file:
+    with (folder / "slices.csv").open(errors="replace") as file:
         rows = csv.DictReader(file)
         return sum(
-            row["status"] != "affine" and not row.get("reason", "").startswith(OVERRIDE)
+            row.get("status") != "affine" and not (row.get("reason") or "").startswith(OVERRIDE)
             for row in rows
         )
 

@@ -145,9 +145,9 @@ def _kept_stamps(journal: Path) -> dict[str, dict[int, str]]:
     """What `write_stamps` has kept, by stack and slice; empty where it has not."""
     try:
         found = json.loads((journal / STAMPS).read_text())
-    except (FileNotFoundError, ValueError):
+        return {stack: dict(enumerate(each)) for stack, each in found.items()}
+    except (FileNotFoundError, ValueError, AttributeError, TypeError):
         return {}
-    return {stack: dict(enumerate(each)) for stack, each in found.items()}
 
 
 def _compare(

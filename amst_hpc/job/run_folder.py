@@ -351,19 +351,19 @@ def has_begun(job: Job) -> bool:
 def _read_fingerprint(out: Path) -> dict[str, Any] | None:
     """Of the job that began OUT; None where there is none."""
     try:
-        found: dict[str, Any] = json.loads(
-            (run_folder(out) / "journal" / "fingerprint.json").read_text()
-        )
+        found: Any = json.loads((run_folder(out) / "journal" / "fingerprint.json").read_text())
+        if not isinstance(found, dict) or not {"inputs", "parameters", "output"} <= found.keys():
+            raise ValueError("fingerprint.json lacks a part")
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, NotADirectoryError) as error:
         raise InputError(f"OUT {out}: {run_folder(out)} is damaged ({error})") from None
     return found
 
 
 def _empty(folder: Path) -> None:
-    """All but the lock, which is held, and what is known of the slices in OUT."""
-    for path in folder.iterdir():
+    """All but the lock, which is held, and what is known of the slices in OUT; the journal last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
         if path.is_dir() and path.name != "lock":
             shutil.rmtree(path)
         elif path.is_file() and path.name != FORMER:
@@ -377,11 +377,20 @@ def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str
         raise InputError(
             f"OUT {job.out}: {folder} belongs to {before['out']}; expected another name"
         )
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if (
+        before is None
+        and "journal" not in held
+        and {n for n in held if n[:6] != "failed"} - {"lock", FORMER}
+    ):
+        raise InputError(f"OUT {job.out}: {folder} holds other things; expected another name")
     if job.overwrite:
         return
     if before is None:
-        if job.out.is_file() or (job.out.exists() and any(job.out.iterdir())):
-            raise InputError(f"OUT {job.out}: exists; expected a new name, or --overwrite")
+        view = job.out.with_suffix(".xml") if job.out.suffix == ".h5" else job.out
+        if job.out.is_file() or view.is_file() or (job.out.exists() and any(job.out.iterdir())):
+            there = job.out if job.out.exists() else view
+            raise InputError(f"OUT {there}: exists; expected a new name, or --overwrite")
         return
     keys = ("inputs", "parameters")
     changed = differences({k: before[k] for k in keys}, {k: now[k] for k in keys})

@@ -104,11 +104,13 @@ def read_run_results(out: Path, folder: Path) -> RunResults:
         slices = from_csv((folder / "slices.csv").read_text(), transforms)
         config = (folder / "config.toml").read_text()
         shape = (run["shape_zyx"][1], run["shape_zyx"][2])
+        if not slices:
+            raise ValueError("slices.csv holds no slices")
     except OSError as error:
         raise InputError(
             f"OUT {out}: {error.filename} cannot be read; expected the output of a finished align"
         ) from None
-    except (ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"OUT {out}: {folder} is damaged ({error})") from None
     thumbnails = read_thumbnails(folder / "thumbnails", [s.z for s in slices])
     pairs = _read_pairs(out, slices, shape, tomllib.loads(config).get("neighbours", {}))

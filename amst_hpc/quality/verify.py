@@ -136,9 +136,10 @@ def _read_run(out: Path) -> tuple[Config, dict[str, Any]]:
         began = "; it was begun but not finished" if folder.is_dir() else ""
         raise InputError(f"{out}: no such file{began}")
     try:
-        facts = json.loads((folder / "run.json").read_text())
+        run = json.loads((folder / "run.json").read_text())
+        facts = {key: run[key] for key in ("shape_zyx", "dtype")}
         config = load_config(folder / "config.toml")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise InputError(f"{out}: cannot be verified without {folder} ({error})") from None
     if config.output.format != "bdv":
         raise InputError(f"{out}: expected a BigDataViewer file")

@@ -947,6 +947,28 @@ def test_a_file_that_cannot_be_opened_now_is_not_made_anew(
     same(out, alone(0))
 
 
+@pytest.mark.parametrize("text", ["", "[]", "\udcff"])
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("journal/fingerprint.json", "align"),
+        ("journal/stamps.json", "align"),
+        ("run.json", "verify"),
+        ("run.json", "report"),
+        ("slices.csv", "report"),
+        ("slices.csv", "status"),
+        ("transforms.json", "report"),
+    ],
+)
+def test_a_damaged_run_folder_is_one_line_or_nothing(stacks, alone, tmp_path, name, command, text):
+    shutil.copytree(alone(0).parent, tmp_path / "there")
+    out = tmp_path / "there" / "out.h5"
+    (out.with_suffix(".amst") / name).write_bytes(text.encode(errors="surrogateescape"))
+    ended = call(*(line(stacks[0], out) if command == "align" else (command, out)))
+    assert ended.code in (0, 2)
+    assert ended.code == 0 or len(ended.faults) == 1
+
+
 def test_strict_ends_with_4_and_the_reason(own, tmp_path):
     tifffile.imwrite(own / "raw" / "slice_00005.tif", np.zeros(SHAPE, np.uint8))
     out = tmp_path / "out.h5"
@@ -964,6 +986,20 @@ def test_a_folder_and_a_file_of_one_name_do_not_share_a_run_folder(stacks, tmp_p
         refused(ended, "belongs to aligned.h5; expected another name")
     assert contents(tmp_path / "aligned.h5") == before
     assert not (tmp_path / "aligned").exists()
+
+
+@pytest.mark.parametrize("more", [(), ("--overwrite",)])
+def test_what_is_not_of_the_program_is_left_alone(stacks, tmp_path, more):
+    (tmp_path / "one.amst").mkdir()
+    (tmp_path / "one.amst" / "notes.txt").write_text("mine")
+    refused(call(*line(stacks[0], tmp_path / "one.h5", *more)), "holds other things")
+    assert (tmp_path / "one.amst" / "notes.txt").read_text() == "mine"
+    (tmp_path / "two.amst").write_text("mine")
+    refused(call(*line(stacks[0], tmp_path / "two.h5", *more)), "two.amst is damaged")
+    (tmp_path / "three.xml").write_text("of another file")
+    if not more:
+        refused(call(*line(stacks[0], tmp_path / "three.h5")), "OUT .*three.xml: exists")
+        assert (tmp_path / "three.xml").read_text() == "of another file"
 
 
 def test_names_with_dots_have_run_folders_and_reasons_of_their_own(stacks, tmp_path, monkeypatch):
