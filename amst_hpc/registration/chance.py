@@ -31,6 +31,8 @@ from amst_hpc.transform import FloatImage, Image, Matrix, scaled
 SIDE = 192  # px that are looked at
 SLOW = 33  # px of these over which brightness is levelled
 FINE = 9  # the same, for what fine structures alone tell: small images, or little overlap
+BRIGHT = 5  # standard deviations: brighter spots are cut to that
+LEAST_OVERLAP = 0.02  # of the image: offsets with less in common tell nothing
 FALSE_ALARM = 1e-3  # of a pair of images that have nothing in common
 AFFINE_TRIES = 2
 """The shift of an affine is searched among all offsets, its other numbers near it: as many tries
@@ -88,27 +90,34 @@ def _levelled(image: FloatImage, size: int) -> FloatImage:
     mean = ndimage.uniform_filter(image, size)
     if not content.all():
         mean /= np.maximum(ndimage.uniform_filter(content.astype(np.float32), size), 1e-3)
-    return np.asarray((image - mean) * content, np.float32)
+    levelled = (image - mean) * content
+    most = BRIGHT * float(levelled.std())
+    return np.asarray(np.clip(levelled, -most, most), np.float32)
 
 
 def _correlations(a: FloatImage, b: FloatImage, tries: int) -> tuple[NDArray[np.floating], float]:
     """t(d) / s at all offsets, and its limit where the best of `tries` offsets was taken."""
     products = _at_all_offsets(a, b)
     spread = _at_all_offsets(a * a, b * b)
-    t = products / np.sqrt(np.maximum(spread, 1e-6 * spread.max() + np.float32(1e-12)))
-    s = _deviation(t)
+    there = [(image != 0).astype(np.float32) for image in (a, b)]
+    tell = np.ones(a.shape, np.bool_)
+    if not all(content.all() for content in there):
+        tell = _at_all_offsets(there[0], there[1]) > LEAST_OVERLAP * a.size
+    t = tell * products / np.sqrt(np.maximum(spread, 1e-6 * spread.max() + np.float32(1e-12)))
+    s = _deviation(t[tell])
     if not s > 0:
         return np.zeros_like(t), 1.0
-    slopes = [_deviation(np.diff(t, axis=axis)) / s for axis in (0, 1)]
-    return t / s, _limit(t.size * slopes[0] * slopes[1] * (2 * np.pi) ** -1.5, tries)
+    down, across = (np.diff(t, axis=0)[tell[1:]], np.diff(t, axis=1)[tell[:, 1:]])
+    slopes = _deviation(down) * _deviation(across) / s**2
+    return t / s, _limit(np.count_nonzero(tell) * slopes * (2 * np.pi) ** -1.5, tries)
 
 
 def _deviation(values: NDArray[np.floating]) -> float:
     """Standard deviation about 0 of normal values, whatever a few of them are; of a sample.
 
-    At odd and even offsets alike, which differ for slices that were magnified by whole pixels.
+    Odd and even offsets alike, which differ for slices that were magnified by whole pixels.
     """
-    return 1.4826 * float(np.median(np.abs(values[::3, ::3])))
+    return 1.4826 * float(np.median(np.abs(values[::7]))) if values.size else 0.0
 
 
 def _limit(cells: float, tries: int) -> float:

@@ -26,6 +26,12 @@ def noisy(image, sd, seed=3):
     return np.clip(np.rint(image + noise), 1, 255).astype(np.uint8)
 
 
+def hot(image):
+    bright = image.astype(np.uint16)
+    bright[50, 60] = 65535
+    return bright
+
+
 def without(image, part):
     """30 % of it are missing."""
     left = image.copy()
@@ -41,6 +47,10 @@ SAME = {
     "uint16": (FIXED, MOVING.astype(np.uint16) * 200),
     "rows missing": (FIXED, without(MOVING, np.s_[210:])),
     "columns missing": (without(FIXED, np.s_[:, :96]), MOVING),
+    "a canvas that is three times as large": [
+        np.pad(a, [(310, 310), (330, 330)]) for a in (FIXED, MOVING)
+    ],
+    "a hot pixel": (hot(FIXED), hot(MOVING)),
     "shaded": (FIXED, (MOVING * np.linspace(0.2, 1, 320)).astype(np.uint8)),
 }
 
@@ -86,8 +96,11 @@ def test_what_no_tissue_is_does_not_look_alike():
     for spot in spots:
         spot[100:106, 100:106] = 255
     assert likeness(*(np.uint16(40) * a for a in spots)).same < 1
+    assert likeness(*(hot(a) for a in OTHERS[:2])).same < 1
     border = [np.pad(a[50:250, 50:250], 50) for a in OTHERS[:2]]  # the same black margin
     assert likeness(border[0], border[1]).same < 1
+    canvas = [np.pad(a, [(310,), (330,)]) for a in OTHERS[:2]]
+    assert likeness(canvas[0], canvas[1]).same < 1
     assert likeness(FIXED, np.zeros_like(FIXED)) == (0, 0)
     assert over_chance(FIXED, np.full_like(FIXED, 7), RIGHT) < 0.5
 
