@@ -1,9 +1,10 @@
 """Where a slice has content: not in its margins, and not in parts that were not scanned.
 
-A margin is a constant area, of any grey value, that reaches the border of the image: of a larger
-canvas, of a slice that was turned, or saturated resin, which tells as little. Zeros are no content
-inside the image either: the missing part of a slice, a hole. Registration marks all of them by
-zeros at its working size (`blackened`), and in smoothed images by NaN.
+A margin is a constant area, of any grey value, that reaches the border of the image and lies beyond
+the convex hull of the rest: of a larger canvas, of a slice that was turned. Saturated tissue at the
+border has tissue around it, and is none. Zeros are no content inside the image either: the missing
+part of a slice, a hole. Registration marks all of them by zeros at its working size (`blackened`),
+and in smoothed images by NaN.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, spatial
 
 from amst_hpc.transform import FloatImage, Image
 
@@ -39,9 +40,12 @@ def content(image: Image) -> Mask | None:
     empty = np.zeros(image.shape, bool)
     if 0 in values or _has_black_block(image):
         empty |= _wide_enough(image == 0)
+    beyond = np.zeros(image.shape, bool)
     for value in values:
         if value:
-            empty |= _at_border(_wide_enough(image == value))
+            beyond |= _at_border(_wide_enough(image == value))
+    if beyond.any():
+        empty |= beyond & ~_hull(_wide_enough(~(beyond | empty)))
     return ~empty if empty.any() and not empty.all() else None
 
 
@@ -126,3 +130,22 @@ def _at_border(empty: Mask) -> Mask:
     lines = (parts[0], parts[-1], parts[:, 0], parts[:, -1])
     at = np.unique(np.concatenate(lines))
     return np.asarray(np.isin(parts, at[at > 0]), bool)
+
+
+def _hull(mask: Mask) -> Mask:
+    """All within the convex hull of what is True."""
+    rows = np.flatnonzero(mask.any(axis=1))
+    first, last = mask.argmax(axis=1)[rows], mask.shape[1] - 1 - mask[:, ::-1].argmax(axis=1)[rows]
+    if len(rows) < 2 or not (last > first).any():
+        return mask
+    points = np.concatenate([np.stack([first, rows], 1), np.stack([last, rows], 1)])
+    y, x = np.arange(mask.shape[0]), np.arange(mask.shape[1])
+    low, high = np.full(len(y), -np.inf), np.full(len(y), np.inf)
+    for a, b, c in spatial.ConvexHull(points).equations:  # a x + b y + c <= 0 inside
+        if abs(a) < 1e-9:
+            high[b * y + c > 1e-6] = -np.inf
+        elif a < 0:
+            low = np.maximum(low, -(b * y + c) / a)
+        else:
+            high = np.minimum(high, -(b * y + c) / a)
+    return np.asarray((x >= low[:, None] - 1e-6) & (x <= high[:, None] + 1e-6), bool)

@@ -33,9 +33,9 @@ def phase_correlation(fixed: FloatImage, moving: FloatImage) -> Estimate:
     from skimage.registration import phase_cross_correlation
 
     edges = [sobel(ndimage.gaussian_filter(filled(a), XCORR_SIGMA)) for a in (fixed, moving)]
-    if not all(a.any() for a in edges):
-        raise RegistrationError("an image without any edge")
     levelled = [_level(*both) for both in zip(edges, (fixed, moving), strict=True)]
+    if not all(np.ptp(a) > 0 for a in levelled):
+        raise RegistrationError("an image without any edge")
     y, x = -phase_cross_correlation(*levelled, upsample_factor=XCORR_UPSAMPLE)[0]
     height, width = fixed.shape
     places = [(u, v) for u in _repeats(x, width) for v in _repeats(y, height)]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from amst_hpc.content import Mask
+from amst_hpc.content import Mask, margin_values
 from amst_hpc.transform import Image
 
 GROUP = 4
@@ -33,9 +33,15 @@ def groups(slices: Sequence[int]) -> Iterator[list[int]]:
 def is_blank(image: Image) -> bool:
     """True for a black or constant slice.
 
-    That is: all but a thousandth of its pixels within one grey level.
+    That is: all but a thousandth of its pixels within one grey level, those of its margins aside.
     """
     sample = image[:: max(1, image.shape[0] // 256), :: max(1, image.shape[1] // 256)]
+    margins = margin_values(sample)
+    if margins:
+        inside = sample[~np.isin(sample, [0, *margins])]
+        if inside.size <= sample.size / 1000:
+            return True
+        sample = inside
     low, high = np.percentile(sample, (0.05, 99.95), method="nearest")
     return bool(int(high) - int(low) <= 1)
 

@@ -54,6 +54,21 @@ def test_a_slice_without_margin_is_left_alone():
     assert content(speckled) is None
 
 
+@pytest.mark.parametrize("value", [0, 255])
+def test_saturated_tissue_at_the_border_is_no_margin(value):
+    """Inside a real margin as well as without any."""
+    smooth = ndimage.gaussian_filter(np.random.default_rng(1).normal(size=(160, 180)), 6)
+    tissue = np.clip(smooth / smooth.std() * 90 + 190, 1, 255).astype(np.uint8)
+    assert (tissue == 255).mean() > 0.15
+    assert 255 in margin_values(tissue)
+    mask = content(tissue)
+    assert mask is None or mask.mean() > 0.98
+    canvas = np.pad(tissue, 30, constant_values=value)
+    mask = content(canvas)
+    assert not mask[:30].any()
+    assert mask[30:-30, 30:-30].mean() > 0.97
+
+
 def test_what_was_not_scanned_has_no_content():
     image = TISSUE.copy()
     image[100:] = 0

@@ -180,6 +180,12 @@ def test_an_image_without_edges_has_no_shift():
         run(Matcher(Coarse(method="xcorr"), 0), np.zeros((64, 64), np.uint8), SCENE[:64, :64])
 
 
+def test_a_speck_of_content_has_no_shift():
+    speck = np.pad(SCENE[:6, :6], 29, constant_values=255)
+    with pytest.raises(RegistrationError, match="without any edge"):
+        run(Matcher(Coarse(method="xcorr"), 0), speck, SCENE[:64, :64])
+
+
 def test_shapes_that_differ_are_refused():
     with pytest.raises(RegistrationError, match="differ"):
         run(Matcher(Coarse(method="xcorr"), 0), SCENE[:64, :64], SCENE[:64, :60])

@@ -36,6 +36,12 @@ def test_black_and_constant_slices_are_blank(dtype):
     hot = np.zeros((500, 600), dtype)
     hot[3, 5] = 200
     assert is_blank(hot)
+    for value, margin in ((0, 255), (128, 0), (7, 90)):
+        image = np.full((500, 600), margin, dtype)
+        image[40:-40, 50:-50] = value
+        assert is_blank(image)
+        image[60:-60, 70:-70] = rng.integers(90, 110, (380, 460))
+        assert not is_blank(image)
 
 
 def test_slices_enter_a_template_where_they_have_content():
