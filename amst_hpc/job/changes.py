@@ -99,8 +99,8 @@ def find_changes(
 
 def find_late_changes(
     journal: Path, inputs: Inputs, radius: int, comm: Communicator
-) -> tuple[Changes, list[str]]:
-    """What got other pixels while the job ran, and the names; collective.
+) -> tuple[Changes, str]:
+    """What got other pixels while the job ran, and some of its names; collective.
 
     What cannot be read any more has served its turn. The changes count on rank 0.
     """
@@ -113,7 +113,7 @@ def find_late_changes(
     changed = _compare(inputs, suspects, comm, lost=False)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
     told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
-    return _affected(changed, known, radius, stamps), told
+    return _affected(changed, known, radius, stamps), _some(told)
 
 
 def _affected(changed: Set[Suspect], known: Set[int], radius: int, stamps: Stamps) -> Changes:

@@ -168,8 +168,7 @@ class Attempt:
         changes, told = find_late_changes(self.journal, inputs, radius, comm)
         if told and comm.rank == 0:
             self.forget(changes)
-            more = f" and {len(told) - 4} more" if len(told) > 4 else ""
-            reason = f"{', '.join(told[:4])}{more}: got other pixels while the job ran"
+            reason = f"{told}: got other pixels while the job ran"
             raise OSError(errno.EIO, f"{reason}; the same command registers them again")
 
     def record_seconds(self, rank: int, seconds: Mapping[str, float]) -> None:

@@ -38,7 +38,7 @@ def test_margins_change_the_filter_little(value):
     slices = tissue()
     wide = [np.pad(image, ((20, 30), (25, 15)), constant_values=value) for image in slices]
     alone, found = (
-        measure_filters(inputs(images), 1, Alone(), HostEquations())[1].gain
+        measure_filters(inputs(images), 1, Alone(), HostEquations(), {})[1].gain
         for images in (slices, wide)
     )
     assert np.abs(alone - gaussian(1.0).gain).max() > 0.2
@@ -49,5 +49,5 @@ def test_slices_without_content_in_common_tell_nothing():
     slices = tissue(2)
     slices[0][:, 80:] = 0
     slices[1][:, :90] = 0
-    found = measure_filters(inputs(slices), 1, Alone(), HostEquations())[1]
+    found = measure_filters(inputs(slices), 1, Alone(), HostEquations(), {})[1]
     np.testing.assert_array_equal(found.gain, gaussian(1.0).gain)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 import numpy as np
@@ -42,6 +44,7 @@ def run(*arguments):
     return done.stdout.strip().rsplit(maxsplit=1)
 
 
+@pytest.mark.slow
 def test_the_filters_of_itk_are_not_loaded_and_the_result_is_the_same():
     matrix, filters = run()
     assert filters == "False"
