@@ -53,16 +53,17 @@ def test_the_coarse_step_on_the_device_equals_that_on_the_host(kernels, monkeypa
 
 
 def test_margins_on_the_device_are_those_on_the_host(kernels):
-    image = blobs(np.uint8)
-    image[:40], image[:, 350:] = 255, 255
-    host = Matcher(Coarse(method="xcorr"), 0).smooth(image)
+    images = blobs(np.uint8), np.roll(blobs(np.uint8), (3, -5), (0, 1))
+    for image, y, x in zip(images, (40, 30), (350, 370), strict=True):
+        image[:y], image[:, x:] = 255, 255
+    matcher = Matcher(Coarse(method="xcorr"), 0)
     device = OnDevice(kernels.queue.context, 1.6, 1 << 30)
-    there = device.smooth(image)
+    host, moved = map(matcher.smooth, images)
+    there, moved_there = map(device.smooth, images)
     np.testing.assert_allclose(there.pixels.get(), host, atol=1e-3)
-    moved = np.roll(host, (3, -5), (0, 1))
     at = translation(-5, 3)
-    found = device.quality(there, device.smooth(np.roll(image, (3, -5), (0, 1))), at)
-    assert found == pytest.approx(quality(host, moved, at), abs=1e-3)
+    assert quality(host, moved, at) == pytest.approx(1, abs=1e-3)
+    assert device.quality(there, moved_there, at) == pytest.approx(1, abs=1e-3)
     assert device.nearest_peak(there, there, 2, -1)[:2] == (0, 0)
 
 
