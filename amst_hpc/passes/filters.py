@@ -16,6 +16,7 @@ from amst_hpc.content import content, largest_square
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack
+from amst_hpc.opencl.resampling import Resampler
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.coherence import (
@@ -34,6 +35,7 @@ from amst_hpc.transform import FloatImage, Image, Matrix
 
 LEAST = 64  # px: smaller squares tell nothing
 LARGE = 0.7  # of what the largest of them are: the squares that both slices show
+FINEST = 48_000  # grey values that a resampled slice may have, and some above
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
 
@@ -119,7 +121,7 @@ def _measure(
             continue
         matrix = smooth.register(first[1], second[1], PairResult(z, COARSE_ALONE), None).matrix
         if matrix is not None:
-            fixed, moved = _aligned(first[0], second[0], matrix)
+            fixed, moved = _aligned(first[0], second[0], matrix, equations.resample)
             side = min(*fixed.shape, LARGEST)
             if side >= min(LEAST, *first[0].shape):
                 found[z, k] = side, spectra(fixed, moved)
@@ -136,18 +138,24 @@ def _whole(inputs: Inputs, z: int, crc: int | None) -> Image | None:
     return None if is_blank(image) else image
 
 
-def _aligned(fixed: Image, moving: Image, matrix: Matrix) -> tuple[FloatImage, FloatImage]:
+def _aligned(
+    fixed: Image, moving: Image, matrix: Matrix, resample: Resampler
+) -> tuple[FloatImage, FloatImage]:
     """Both slices where both have content."""
     yx, shift = matrix[::-1, 1::-1], matrix[::-1, 2]
-    moved = ndimage.affine_transform(
-        moving.astype(np.float32), yx, shift, order=3, cval=np.nan, output=np.float32
-    )
+    finer = max(1, FINEST // max(1, int(moving.max())))  # so that rounding costs nothing
+    there = resample(moving.astype(np.uint16) * np.uint16(finer), matrix, fixed.shape)
+    moved = there.astype(np.float32) / np.float32(finer)
+    y, x = np.ogrid[: fixed.shape[0], : fixed.shape[1]]
+    for (a, b, c), size in zip(matrix, moving.shape[::-1], strict=True):
+        at = a * x + b * y + c
+        moved[(at < 0) | (at > size - 1)] = np.nan
     floats = fixed.astype(np.float32)
-    here, there = content(fixed), content(moving)
-    if here is not None or there is not None:
+    here, other = content(fixed), content(moving)
+    if here is not None or other is not None:
         both = np.ones(fixed.shape, bool) if here is None else here
-        if there is not None:
-            both = both & ndimage.affine_transform(there, yx, shift, order=0)
+        if other is not None:
+            both = both & ndimage.affine_transform(other, yx, shift, order=0)
         square = largest_square(both & np.isfinite(moved))
         return floats[square], moved[square]
     return floats, np.where(np.isfinite(moved), moved, floats.mean())

@@ -31,8 +31,18 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
+from amst_hpc.opencl.kernels import Kernels
+from amst_hpc.opencl.spline import ProcessorSpline
 from amst_hpc.registration.coherence import FREE, RINGS, RadialFilter, Spectrum
-from amst_hpc.transform import FloatImage, Image, compose, small_affine, translation
+from amst_hpc.transform import (
+    FloatImage,
+    Image,
+    Matrix,
+    compose,
+    resample,
+    small_affine,
+    translation,
+)
 
 UPPER = np.triu_indices(8)
 TOGETHER = 64  # tiles that numpy looks at together
@@ -51,6 +61,7 @@ class Equations(Protocol):
     def smaller(self, slice_: Any, factor: int) -> Any: ...
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
+    def resample(self, image: Image, m: Matrix, shape: tuple[int, int]) -> Image: ...
     def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit: ...
     def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Single: ...
 
@@ -72,6 +83,7 @@ class HostSlices:
     """Made ready by numpy."""
 
     every_tile = False
+    resample = staticmethod(resample)
 
     def load(self, image: Image, factor: int) -> HostSlice:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
@@ -136,6 +148,7 @@ class ProcessorEquations(HostSlices):
     def __init__(self, context: Any) -> None:
         self.device = DeviceSteps(context)
         self.descend, self.tile_sums = self.device.descend, self.device.tile_sums
+        self.resample = ProcessorSpline(context).resample
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
         """See `HostSlices.filtered`."""
@@ -146,6 +159,10 @@ class GpuEquations(DeviceSlices):
     """All on a GPU."""
 
     every_tile = True
+
+    def __init__(self, context: Any) -> None:
+        super().__init__(context)
+        self.resample = Kernels(context).resample
 
     def load(self, image: Image, factor: int) -> Loaded:
         """See `HostSlices.load`; where the slice has margins, the host makes it ready."""
