@@ -341,6 +341,7 @@ print(time.monotonic() - began, resource.getrusage(resource.RUSAGE_SELF).ru_maxr
 """
 
 
+@pytest.mark.slow  # the seconds of a core that nothing else uses
 def test_30000_slices_of_12000_by_12000(tmp_path):
     """4 TB and 33 million chunks (a layer of 8): sparse, so laid out in seconds."""
     command = [sys.executable, "-c", LARGE, tmp_path / "out.h5", "8"]
