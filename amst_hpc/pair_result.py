@@ -22,8 +22,8 @@ class PairResult:
     k = 0: `prealigned_z(p)` is `raw_z(matrix p)`, what the pre-alignment did to the slice. matrix :
     None where there is none, `reason` says why. tissue : px, size of the motion between both that
     no affine can follow, in the next higher modes (see `registration.neighbours`). correlation : of
-    both filtered images at the result. overlap : part of the content that was
-    compared. frame : y0, y1, x0, x1 of the content of the first slice, px; empty: all of it.
+    both filtered images at the result. overlap : part of the content that was compared. frame : y0,
+    y1, x0, x1 of the content of the first slice, px; empty: all of it.
     """
 
     z: int

@@ -31,13 +31,11 @@ from amst_hpc.opencl.gauss_newton import (
     Loaded,
     Tiles,
 )
-from amst_hpc.opencl.kernels import Kernels
-from amst_hpc.opencl.spline import ProcessorSpline
+from amst_hpc.opencl.resampling import Resampler, make_resampler
 from amst_hpc.registration.coherence import FREE, RINGS, RadialFilter, Spectrum
 from amst_hpc.transform import (
     FloatImage,
     Image,
-    Matrix,
     compose,
     resample,
     small_affine,
@@ -55,13 +53,13 @@ class Equations(Protocol):
     """Where pairs are computed. every_tile : all of a slice is looked at, however large it is."""
 
     every_tile: bool
+    resample: Resampler
 
     def load(self, image: Image, factor: int) -> Any: ...
     def content(self, slice_: Any) -> Mask | None: ...
     def smaller(self, slice_: Any, factor: int) -> Any: ...
     def filtered(self, slice_: Any, kernel: RadialFilter) -> Any: ...
     def fetch(self, slice_: Any) -> FloatImage: ...
-    def resample(self, image: Image, m: Matrix, shape: tuple[int, int]) -> Image: ...
     def descend(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles, enough: float) -> Fit: ...
     def tile_sums(self, pair: tuple[Any, Any], fit: Fit, tiles: Tiles) -> Single: ...
 
@@ -83,7 +81,7 @@ class HostSlices:
     """Made ready by numpy."""
 
     every_tile = False
-    resample = staticmethod(resample)
+    resample: Resampler = staticmethod(resample)
 
     def load(self, image: Image, factor: int) -> HostSlice:
         """A (y, x) uint8 or uint16 slice, averaged down by a whole factor."""
@@ -148,7 +146,6 @@ class ProcessorEquations(HostSlices):
     def __init__(self, context: Any) -> None:
         self.device = DeviceSteps(context)
         self.descend, self.tile_sums = self.device.descend, self.device.tile_sums
-        self.resample = ProcessorSpline(context).resample
 
     def filtered(self, slice_: HostSlice, kernel: RadialFilter) -> Any:
         """See `HostSlices.filtered`."""
@@ -159,10 +156,7 @@ class GpuEquations(DeviceSlices):
     """All on a GPU."""
 
     every_tile = True
-
-    def __init__(self, context: Any) -> None:
-        super().__init__(context)
-        self.resample = Kernels(context).resample
+    resample: Resampler = staticmethod(resample)
 
     def load(self, image: Image, factor: int) -> Loaded:
         """See `HostSlices.load`; where the slice has margins, the host makes it ready."""
@@ -208,6 +202,7 @@ def open_equations(wanted: str, local_rank: int) -> Equations:
     except Exception as error:  # pyopencl's errors have no common class
         log.warning("neighbours do not compute on %s (%s); on with the host", device, error)
         return HostEquations()
+    equations.resample = make_resampler(wanted, local_rank)
     return equations
 
 
