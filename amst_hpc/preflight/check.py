@@ -59,8 +59,7 @@ def check_inputs(
             if meter.due():
                 meter.update(z + 1)
     if config.input.compare and not faults:
-        places = sample(range(depth))
-        compared = [c for place in places for c in compare(raw, prealigned, place)]
+        compared = compare(raw, prealigned, sample(range(depth)))
         faults += filter(None, [tissue_fault(compared)])
         lines += filter(None, [order_note(compared)])
     lines += [_describe_blank(option, names) for option, names in blank.items() if names]

@@ -43,8 +43,12 @@ def sample(select: range) -> list[Sequence[int]]:
     return [select[i : i + 2] for i in first]
 
 
-def compare(raw: Stack, prealigned: Stack, place: Sequence[int]) -> list[Comparison]:
-    """All slices of a place with each other; black ones and unreadable ones are left out."""
+def compare(raw: Stack, prealigned: Stack, places: Iterable[Sequence[int]]) -> list[Comparison]:
+    """All slices of each place with each other; black ones and unreadable ones are left out."""
+    return [c for place in places for c in _compare_at(raw, prealigned, place)]
+
+
+def _compare_at(raw: Stack, prealigned: Stack, place: Sequence[int]) -> list[Comparison]:
     shape = prealigned.header(place[0]).shape
     fixed = {z: _content(prealigned, z, shape) for z in place}
     moving = {z: _content(raw, z, shape) for z in place}
@@ -109,7 +113,7 @@ def _list(slices: Iterable[int]) -> str:
 def refuse_other_tissue(inputs: Inputs, comm: Communicator) -> None:
     """Compare the sample, shared out over the ranks; collective. Raises `InputError` on all."""
     mine = sample(inputs.select)[comm.rank :: comm.size]
-    found = [c for place in mine for c in compare(inputs.raw, inputs.prealigned, place)]
+    found = compare(inputs.raw, inputs.prealigned, mine)
     everything = [c for part in comm.allgather(found) for c in part]
     if fault := tissue_fault(everything):
         raise InputError(fault)

@@ -9,8 +9,7 @@ from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_f
 def seen(raw, pre):
     """The fault and the note of two stacks (paths)."""
     opened = open_stack(str(raw), "RAW"), open_stack(str(pre), "PREALIGNED")
-    places = sample(range(len(opened[0].names)))
-    found = [c for place in places for c in compare(*opened, place)]
+    found = compare(*opened, sample(range(len(opened[0].names))))
     return tissue_fault(found), order_note(found)
 
 
