@@ -118,6 +118,7 @@ class OutputLock:
             except NotLockedError:
                 log.error("%s: another job has taken the lock: this one ends", self.folder)
                 self.on_loss()
+                return
             except OSError as error:  # the file system is away: it may come back in time
                 log.warning("%s: no sign of life could be left (%s)", self.folder, error)
 

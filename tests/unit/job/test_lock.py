@@ -66,9 +66,9 @@ def test_a_holder_that_died_on_this_machine_holds_nothing(folder: Path) -> None:
 
 
 def test_a_holder_without_a_sign_of_life_loses_it_and_ends(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A node that was lost, comes back and goes on writing must not."""
+    """A node that was lost, comes back and goes on writing must not; it says so once."""
     monkeypatch.setattr(lock, "HEARTBEAT_SECONDS", 0.2)
     lost = threading.Event()
     first = OutputLock(folder, on_loss=lost.set)
@@ -81,6 +81,8 @@ def test_a_holder_without_a_sign_of_life_loses_it_and_ends(
     second._lock.lock(timeout=5)
     assert lost.wait(5)
     second._lock.unlock()
+    time.sleep(0.5)
+    assert [r.levelname for r in caplog.records] == ["ERROR"]
 
 
 def test_signs_of_life_are_left(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
