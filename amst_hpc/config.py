@@ -145,13 +145,41 @@ class Neighbours:
 
 
 @dataclass(frozen=True)
+class Prealign:
+    """The pre-alignment of raw slices where no PREALIGNED is given (--prealign)."""
+
+    transform: str = _field(
+        "translation",
+        "of slices in templates and of what the prealign command writes: translation (by whole "
+        "pixels, nothing is interpolated), rigid or affine",
+    )
+    drift: str = _field(
+        "smooth",
+        "slow motion of raw: keep (as it is), smooth (removed, but for what is slower than "
+        "drift.period) or remove (all that slices show from one to the next)",
+    )
+    canvas: str = _field(
+        "grow", "grow (no pixel of raw is cut), crop (what all slices show) or raw (its frame)"
+    )
+
+    def __post_init__(self) -> None:
+        transforms, drifts = ("translation", "rigid", "affine"), ("keep", "smooth", "remove")
+        for key, value, known in (
+            ("transform", self.transform, transforms),
+            ("drift", self.drift, drifts),
+            ("canvas", self.canvas, ("grow", "crop", "raw")),
+        ):
+            _require("prealign", key, value, value in known, ", ".join(known))
+
+
+@dataclass(frozen=True)
 class Drift:
     """What holds the stack over long distances."""
 
     period: int = _field(
         0,
-        "slices beyond which the pre-alignment is trusted rather than the neighbours "
-        "(0: from the errors of both)",
+        "slices beyond which the pre-alignment is trusted rather than the neighbours (0: from the "
+        "errors of both; of raw alone 700)",
     )
 
     def __post_init__(self) -> None:
@@ -224,6 +252,7 @@ class Config:
     """All settings of a run."""
 
     input: Input = dataclasses.field(default_factory=Input)
+    prealign: Prealign = dataclasses.field(default_factory=Prealign)
     template: Template = dataclasses.field(default_factory=Template)
     registration: Registration = dataclasses.field(default_factory=Registration)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
@@ -235,6 +264,7 @@ class Config:
 
 SECTIONS: dict[str, type] = {
     "input": Input,
+    "prealign": Prealign,
     "template": Template,
     "registration": Registration,
     "coarse": Coarse,

@@ -36,7 +36,8 @@ PREVIEW_SIZE = 1024  # px
 class Job:
     """What to align, as named on the command line.
 
-    preview : factor by which every slice is averaged down; 0: this is no preview. overrides : the
+    prealigned : empty where raw itself is pre-aligned (--prealign). preview : factor by which every
+    slice is averaged down; 0: this is no preview. overrides : the
     table of what is decided about single slices.
     """
 
@@ -50,6 +51,11 @@ class Job:
     retry: bool = False
     preview: int = 0
     overrides: Path | None = None
+
+    @property
+    def prealign(self) -> bool:
+        """True where there is raw alone."""
+        return not self.prealigned
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,11 @@ def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
 
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
-    both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
+    if job.prealign:
+        raw = open_stacks([(job.raw, "RAW")], comm)[0]
+        both = [raw, raw]
+    else:
+        both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
     raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     _refuse_different_views(raw, prealigned, comm)
