@@ -15,9 +15,12 @@ from amst_hpc.cli.options import (
     MismatchOption,
     OverridesOption,
     PrealignedArgument,
+    PrealignOption,
     RawArgument,
     SetOption,
     errors,
+    name_canvas,
+    name_stacks,
     named,
     output_file,
     parse_block,
@@ -31,13 +34,19 @@ from amst_hpc.cli.options import (
 
 def align(
     raw: RawArgument,
-    prealigned: PrealignedArgument,
+    prealigned: PrealignedArgument = None,
     out: Annotated[
-        Path,
+        str | None,
         typer.Argument(
             metavar="OUT.h5", help="the BigDataViewer file to make (or a folder for tif)"
         ),
-    ],
+    ] = None,
+    prealign: PrealignOption = False,
+    canvas: Annotated[
+        str | None,
+        typer.Option("--canvas", help="with --prealign, the same as --set prealign.canvas=..."),
+    ] = None,
+    crop: Annotated[bool, typer.Option("--crop", help="the same as --canvas crop")] = False,
     config: ConfigOption = None,
     changes: SetOption = None,
     range_: Annotated[
@@ -69,7 +78,8 @@ def align(
         ),
     ] = False,
 ) -> None:
-    """Align RAW to the median template of PREALIGNED.
+    """Align RAW to the median template of PREALIGNED or, with --prealign, of its own slices
+    moved by whole pixels (RAW OUT.h5 --prealign).
     The same line again continues a job that ended early.
     """
     with ranks() as comm:
@@ -77,12 +87,20 @@ def align(
         from amst_hpc.images.pairing import Job
         from amst_hpc.parallel.communicator import on_all_ranks
 
-        options = {"output.format": output_format, "coarse.device": device}
+        stacks = (raw, prealigned, out)
+        names = on_all_ranks(
+            comm, lambda: name_stacks(stacks, ("RAW", "PREALIGNED", "OUT.h5"), prealign)
+        )
+        options = {
+            "output.format": output_format,
+            "coarse.device": device,
+            "prealign.canvas": on_all_ranks(comm, lambda: name_canvas(prealign, crop, canvas)),
+        }
         loaded = on_all_ranks(comm, lambda: settings(config, changes, options))
         job = Job(
-            raw,
-            prealigned,
-            named(out),
+            names[0],
+            names[1],
+            named(Path(names[2])),
             parse_range(range_),
             overwrite,
             allow_count_mismatch,
@@ -130,8 +148,9 @@ def task(
 def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="as in align --block")],
 ) -> None:
-    """Settle the transforms of a stack that `align --block` registered, so that the same commands
-    can write it; complete the file when they have.
+    """The step after each array of `align --block`: place the slices of raw alone (--prealign);
+    settle the transforms of the stack, so that the same commands can write it; complete the file
+    when they have.
     """
     with ranks() as comm:
         from amst_hpc import pipeline
@@ -146,8 +165,8 @@ def demo(
     ),
     ranks_: Annotated[int, typer.Option("--ranks", help="MPI ranks to align on")] = 2,
 ) -> None:
-    """Make a small synthetic FIB-SEM stack with known displacements, align it and say how
-    well that went.
+    """Make a small synthetic FIB-SEM stack with known displacements, align it from its raw slices
+    alone and say how well that went.
     """
     with errors():
         start_logging(0, 1)

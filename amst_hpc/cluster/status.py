@@ -38,12 +38,13 @@ WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
 MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
+COMPARED = "compared"  # a column of jobs of raw alone
 
 
 @dataclass(frozen=True)
 class Status:
     """A job: its state (waiting, running, stopped, done, failed), slices, slices per second, reason
-    of a failure.
+    of a failure. compared : slices of raw alone, to be placed; None: there is a pre-alignment.
     """
 
     output: Path
@@ -54,6 +55,7 @@ class Status:
     fallen_back: int = 0
     rate: float = 0.0
     reason: str = ""
+    compared: int | None = None
 
     @property
     def left(self) -> str:
@@ -102,7 +104,16 @@ def read_status(out: Path) -> Status:
     status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
     written = total if state == "done" else min(total, _written(folder / "journal"))
     fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
-    return replace(status, written=written, fallen_back=fallen, reason=why)
+    compared = total if (folder / "placed").exists() else _compared(folder / "journal")
+    return replace(status, written=written, fallen_back=fallen, reason=why, compared=compared)
+
+
+def _compared(journal: Path) -> int | None:
+    """Slices of raw alone that were compared with those after them; None where none was."""
+    logs = "*.prealign.log"
+    if not any(journal.glob(logs)):
+        return None
+    return len({r["z"] for r in records(journal, logs) if r["kind"] == "pair"})
 
 
 def _begun_slices(out: Path, select: range) -> set[int]:
@@ -226,7 +237,14 @@ def table(found: Sequence[Status], title: str, width: int | None) -> str:
     """The states as a table, with their numbers in the title; `width` in characters."""
     counts = Counter(status.state for status in found)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    return render_table(f"{title}: {told}", COLUMNS, map(_row, found), width)
+    if all(status.compared is None for status in found):
+        return render_table(f"{title}: {told}", COLUMNS, map(_row, found), width)
+    rows = [(*row[:2], _compared_cell(s), *row[2:]) for s in found for row in [_row(s)]]
+    return render_table(f"{title}: {told}", (*COLUMNS[:2], COMPARED, *COLUMNS[2:]), rows, width)
+
+
+def _compared_cell(status: Status) -> str:
+    return "" if status.compared is None else f"{status.compared}/{status.total}"
 
 
 def _row(status: Status) -> tuple[str, ...]:

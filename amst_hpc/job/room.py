@@ -52,6 +52,8 @@ def refuse_inputs(job: Job, output: Output) -> None:
         raise InputError(f"OUT {job.out}: is a file; expected a folder")
     out = job.out.resolve()
     for source, option in ((job.raw, "RAW"), (job.prealigned, "PREALIGNED")):
+        if not source:  # raw alone
+            continue
         path = Path(source.partition(":/")[0])
         several = glob.has_magic(path.name) and not path.exists()
         place = (path.parent if several else path).resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amst_hpc.config import Config, InputError
@@ -16,10 +17,15 @@ from amst_hpc.images.pairing import (
 )
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
-from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
 from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_fault
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
+
+CANVAS = (
+    "canvas: grows with the motion of raw, by how much is known when it is pre-aligned; memory and "
+    "disk are for the size of raw"
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +39,13 @@ class Report:
 def check_inputs(
     raw_source: str, prealigned_source: str, config: Config, allow_mismatch: bool
 ) -> Report:
-    """Check both stacks. Raises `InputError` where they cannot even be opened."""
-    raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
+    """Check both stacks, or RAW alone where `prealigned_source` is empty.
+
+    Raises `InputError` where they cannot even be opened.
+    """
+    raw = open_stack(raw_source, "RAW")
+    prealigned = open_stack(prealigned_source, "PREALIGNED") if prealigned_source else raw
+    stacks = {"RAW": raw} | ({"PREALIGNED": prealigned} if prealigned_source else {})
     check_refine(config.refine)
     try_elastix(config.refine)
     faults, lines = [], []
@@ -45,28 +56,35 @@ def check_inputs(
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))
     first = raw.header(0), prealigned.header(0)
-    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
-        lines.append(_describe(stack, option))
-    lines += describe_stacks(raw, prealigned)
-    blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
+    lines += [_describe(stack, option) for option, stack in stacks.items()]
+    lines += _of(stacks, describe_stacks(raw, prealigned))
+    blank: dict[str, list[str]] = {option: [] for option in stacks}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
-            found = slice_faults(raw, prealigned, z, *first)
+            found = _of(stacks, slice_faults(raw, prealigned, z, *first))
             faults += found
             if not found:
-                for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+                for option, stack in stacks.items():
                     blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)
-    if config.input.compare and not faults:
+    if config.input.compare and prealigned_source and not faults:
         compared = compare(raw, prealigned, sample(range(depth)))
         faults += filter(None, [tissue_fault(compared)])
         lines += filter(None, [order_note(compared)])
     lines += [_describe_blank(option, names) for option, names in blank.items() if names]
     held = block_bytes(raw) + block_bytes(prealigned)
     need = estimate(depth, first[1].shape, first[0].dtype, config, held)
+    if not prealigned_source:
+        need = with_prealignment(need, first[1].shape)
+        lines += [CANVAS] if config.prealign.canvas == "grow" else []
     lines += describe_need(need)
     return Report(lines, faults)
+
+
+def _of(stacks: Mapping[str, Stack], lines: Sequence[str]) -> list[str]:
+    """The lines that are said of these stacks: raw alone stands for both."""
+    return [line for line in lines if line.startswith(tuple(stacks))]
 
 
 def _describe(stack: Stack, option: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ PAIR_SECONDS = (0.08, 0.09)
 """Both pairs of a slice, and more per megapixel that they see."""
 FILTER_SECONDS = (0.06, 0.25)
 """Each pair that the filters are measured on, and more per megapixel of its middle; once a job."""
+PREALIGN_PART = 1 / 3
+"""Pairs of raw slices that are not aligned yet, of the time of pairs of a slice."""
 SECONDS = 0.035
 """Reading twice, averaging, resampling and writing, per megapixel."""
 
@@ -70,6 +72,13 @@ def estimate(
         slice_bytes=pixels * item,
         output_bytes=int(depth * pixels * item * levels),
     )
+
+
+def with_prealignment(need: JobEstimate, shape: tuple[int, int]) -> JobEstimate:
+    """The need where raw is alone: its slices of `shape` (y, x) are pre-aligned as well."""
+    paired = shape[0] * shape[1] // working_factor(shape) ** 2
+    seconds = need.slices * PREALIGN_PART * _seconds(PAIR_SECONDS, paired)
+    return replace(need, seconds=need.seconds + seconds)
 
 
 def _seconds(model: tuple[float, float], pixels: float) -> float:

@@ -25,8 +25,6 @@ from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
 from amst_hpc.registration.solve import PairFit, fit_pairs
 from amst_hpc.slice_result import STAGES, SliceResult, from_csv
 
-STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
-
 MEANINGS = {
     "affine": "registered in full",
     "neighbours": "placed by its raw neighbours",
@@ -58,6 +56,18 @@ class RunResults:
     config: str
     thumbnails: dict[str, Thumbnails]
     pairs: list[PairFit]
+
+    @property
+    def stacks(self) -> dict[str, str]:
+        """What the stacks are called, by the names of their thumbnails."""
+        between = "pre-aligned" if self.run["prealigned"] else self._placed
+        return {"raw": "raw", "prealigned": between, "aligned": "aligned"}
+
+    @property
+    def _placed(self) -> str:
+        """Raw as the templates of raw alone have it."""
+        how = tomllib.loads(self.config)["prealign"]["transform"]
+        return "raw moved by whole pixels" if how == "translation" else f"raw moved ({how})"
 
     @property
     def index(self) -> list[int]:
@@ -226,7 +236,7 @@ def _corrections(found: RunResults) -> str:
 
 def _steadiness(found: RunResults) -> str:
     parts = []
-    for stack, name in STACKS.items():
+    for stack, name in found.stacks.items():
         steps = step_jitter(found, stack)
         if steps is not None:
             length = np.hypot(*steps.T)

@@ -17,9 +17,9 @@ def test_it_ends_well_and_says_how_well(demo):
     assert ended.code == 0, ended.stderr
     errors, pictures, view = ended.stdout.splitlines()[-3:]
     found = re.findall(r"([\d.]+) px ([a-z-]+)", errors)
-    assert [name for _, name in found] == ["raw", "pre-aligned", "aligned"]
-    raw, pre, aligned = (float(number) for number, _ in found)
-    assert aligned < 0.4 < pre < raw
+    assert [name for _, name in found] == ["raw", "aligned"]
+    raw, aligned = (float(number) for number, _ in found)
+    assert aligned < 0.4 < 2 < raw
     assert pictures == f"how it went, in pictures: {folder}/aligned.amst/report.html"
     assert view == f"open in BigDataViewer or Fiji: {folder}/aligned.xml"
     assert error_px(folder, folder / "aligned.h5", SHAPE) == pytest.approx(aligned, abs=0.006)

@@ -4,8 +4,10 @@ from amst_hpc.config import Config, load_config
 from amst_hpc.preflight.estimate import (
     LIBRARIES_BYTES,
     PAIR_SECONDS,
+    PREALIGN_PART,
     REGISTER_SECONDS,
     estimate,
+    with_prealignment,
 )
 
 
@@ -32,6 +34,14 @@ def test_without_neighbours_there_are_neither_pairs_nor_filters():
         for value in ("true", "false")
     )
     assert one.seconds - no_pairs.seconds > 100 * PAIR_SECONDS[0]
+
+
+def test_raw_alone_takes_a_part_of_the_time_of_pairs_more():
+    need = estimate(100, (100, 100), "uint8", Config())
+    more = with_prealignment(need, (100, 100))
+    part = 100 * PREALIGN_PART * PAIR_SECONDS[0]
+    assert part < more.seconds - need.seconds < 1.1 * part
+    assert more.rank_bytes == need.rank_bytes
 
 
 def test_a_wider_template_needs_memory():

@@ -76,6 +76,25 @@ def test_a_pair_that_is_far_off_the_stack_is_flagged_with_its_size(tmp_path):
     assert flagged.fault.startswith(f"{flagged.residual:.2f} px off, 0.")
 
 
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [("translation", "raw moved by whole pixels"), ("affine", "raw moved (affine)")],
+)
+def test_of_raw_alone_there_is_no_pre_aligned_stack(tmp_path, transform, told):
+    out = make_run(tmp_path, 12, 64, 1)
+    folder = out.with_suffix(".amst")
+    run = json.loads((folder / "run.json").read_text()) | {"prealigned": ""}
+    (folder / "run.json").write_text(json.dumps(run))
+    tree = {"prealign": {"transform": transform}, "neighbours": {"enabled": True}}
+    (folder / "config.toml").write_text(to_toml(from_tree(tree)))
+    found = findings(out)
+    assert list(found.stacks.values()) == ["raw", told, "aligned"]
+    text = " ".join(sentences(found))
+    assert f"{told} " in text
+    assert "pre-aligned" not in text
+    assert "pre-aligned: from raw alone" in report.write_report(out).read_text()
+
+
 def test_a_run_without_neighbours_says_so(tmp_path):
     out = make_run(tmp_path, 5, 64, 1)
     path = tmp_path / "long.amst/config.toml"
