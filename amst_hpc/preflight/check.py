@@ -63,9 +63,8 @@ def check_inputs(
         for z in range(depth):
             found = _of(stacks, slice_faults(raw, prealigned, z, *first))
             faults += found
-            if not found:
-                for option, stack in stacks.items():
-                    blank[option] += _if_blank(stack, z, option, faults)
+            for option, stack in stacks.items() if not found else ():
+                blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)
     if config.input.compare and prealigned_source and not faults:
@@ -78,8 +77,7 @@ def check_inputs(
     if not prealigned_source:
         need = with_prealignment(need, first[1].shape)
         lines += [CANVAS] if config.prealign.canvas == "grow" else []
-    lines += describe_need(need)
-    return Report(lines, faults)
+    return Report([*lines, *describe_need(need)], faults)
 
 
 def _of(stacks: Mapping[str, Stack], lines: Sequence[str]) -> list[str]:

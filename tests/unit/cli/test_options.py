@@ -59,9 +59,9 @@ def test_names_of_stacks_stand_in_their_places():
     assert name_stacks(["r", "p", "o"], three, prealign=False) == ["r", "p", "o"]
     assert name_stacks(["r", "o", None], three, prealign=True) == ["r", "", "o"]
     assert name_stacks(["r", None], three[:2], prealign=True) == ["r", ""]
-    with pytest.raises(InputError, match="^r: PREALIGNED is missing; expected RAW PREALIGNED, or"):
+    with pytest.raises(InputError, match=r"^r: PREALIGNED is missing; expected RAW PREALIGNED, or"):
         name_stacks(["r", None], three[:2], prealign=False)
-    with pytest.raises(InputError, match="^r p o x: too many names"):
+    with pytest.raises(InputError, match=r"^r p o x: too many names"):
         name_stacks(["r", "p", "o", "x"], three, prealign=False)
 
 
