@@ -1,12 +1,13 @@
 """The need of a job grows with its pixels, and says in which units."""
 
-from amst_hpc.config import Config, load_config
+from amst_hpc.config import Config
 from amst_hpc.preflight.estimate import (
     LIBRARIES_BYTES,
     PAIR_SECONDS,
     REGISTER_SECONDS,
     estimate,
 )
+from amst_hpc.settings import load_config
 
 
 def test_small_slices_take_the_least_time():
