@@ -21,7 +21,7 @@ from typing import Any
 
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
-from amst_hpc.config import Config, InputError, Output, from_tree
+from amst_hpc.config import Config, InputError, Output
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
@@ -52,6 +52,7 @@ from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.mending import apply_overrides, hide
 from amst_hpc.registration.solve import solve
+from amst_hpc.settings import from_tree
 from amst_hpc.slice_result import SliceResult, to_csv
 
 

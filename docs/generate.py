@@ -19,7 +19,7 @@ import typer.main
 
 from amst_hpc.cli.app import app
 from amst_hpc.cluster.site import Site
-from amst_hpc.config import SECTIONS
+from amst_hpc.settings import SECTIONS
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- made by docs/generate.py: change the help texts in the program, then run it -->\n"

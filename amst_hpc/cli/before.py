@@ -18,7 +18,7 @@ from amst_hpc.cli.options import (
     say,
     settings,
 )
-from amst_hpc.config import to_toml
+from amst_hpc.settings import to_toml
 
 
 def check(

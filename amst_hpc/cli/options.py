@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, load_config
+from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.settings import load_config
 
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)

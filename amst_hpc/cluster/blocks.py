@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from amst_hpc.bdv.writer import choose_writer
-from amst_hpc.config import Config, InputError, to_tree
+from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import differences, write_whole
 from amst_hpc.job.run_folder import Attempt, run_folder
 from amst_hpc.overrides import Override
+from amst_hpc.settings import to_tree
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import Inputs, Job, common_depth, refuse_other_numbers
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.journal import write_whole
+from amst_hpc.settings import load_config
 
 COLUMNS = ("raw", "prealigned", "output")
 NEEDED = ("raw", "output")

@@ -27,13 +27,14 @@ from amst_hpc.cluster.manifest import (
 )
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
-from amst_hpc.config import Config, InputError, load_config, read_toml
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.hdf5 import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
 from amst_hpc.overrides import read_overrides
 from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
+from amst_hpc.settings import load_config, read_toml
 
 AIM_SECONDS = 3600.0
 """More nodes are taken until a stack is expected to take no longer."""

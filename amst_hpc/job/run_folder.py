@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
@@ -39,6 +39,7 @@ from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
+from amst_hpc.settings import to_toml, to_tree
 from amst_hpc.slice_result import SliceResult
 
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output

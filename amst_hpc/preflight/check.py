@@ -72,12 +72,18 @@ def check_inputs(
         faults += filter(None, [tissue_fault(compared)])
         lines += filter(None, [order_note(compared)])
     lines += [_describe_blank(option, names) for option, names in blank.items() if names]
+    grows = not prealigned_source and config.prealign.canvas == "grow"
+    lines += [CANVAS] if grows else []
+    lines += describe_need(_need(raw, prealigned, depth, config))
+    return Report(lines, faults)
+
+
+def _need(raw: Stack, prealigned: Stack, depth: int, config: Config) -> JobEstimate:
+    """Of the job; raw alone stands for both stacks."""
+    first = raw.header(0), prealigned.header(0)
     held = block_bytes(raw) + block_bytes(prealigned)
     need = estimate(depth, first[1].shape, first[0].dtype, config, held)
-    if not prealigned_source:
-        need = with_prealignment(need, first[1].shape)
-        lines += [CANVAS] if config.prealign.canvas == "grow" else []
-    return Report([*lines, *describe_need(need)], faults)
+    return with_prealignment(need, first[1].shape) if prealigned is raw else need
 
 
 def _of(stacks: Mapping[str, Stack], lines: Sequence[str]) -> list[str]:

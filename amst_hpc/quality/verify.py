@@ -19,7 +19,7 @@ from amst_hpc.bdv.file import Target, make_target
 from amst_hpc.bdv.metadata import find_xml_fault
 from amst_hpc.bdv.verify import find_bad_layers, find_fault
 from amst_hpc.bdv.writer import choose_writer
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import Layout, make_layout, split
 from amst_hpc.job.journal import FORGOTTEN, records
 from amst_hpc.job.lock import locked
@@ -28,6 +28,7 @@ from amst_hpc.job.room import find_place
 from amst_hpc.job.run_folder import Attempt, run_folder
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.tally import Tally
+from amst_hpc.settings import load_config
 
 MOST_FAULTS = 20  # that are told
 

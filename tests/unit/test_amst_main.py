@@ -20,8 +20,9 @@ from amst_hpc.api import (
     default_elastix_params,
     optimized_elastix_params,
 )
-from amst_hpc.config import InputError, load_config
+from amst_hpc.config import InputError
 from amst_hpc.registration.elastix import elastix_parameters
+from amst_hpc.settings import load_config
 
 FEW = slice(8, 11)
 QUICK = {**optimized_elastix_params(), "MaximumNumberOfIterations": 20}

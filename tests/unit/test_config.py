@@ -6,18 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from amst_hpc.config import (
-    SECTIONS,
-    Config,
-    InputError,
-    Output,
-    Registration,
-    from_tree,
-    load_config,
-    to_toml,
-    to_tree,
-)
+from amst_hpc.config import Config, InputError, Output, Registration
 from amst_hpc.elastix_defaults import ELASTIX
+from amst_hpc.settings import SECTIONS, from_tree, load_config, to_toml, to_tree
 
 plain = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 nested = st.recursive(

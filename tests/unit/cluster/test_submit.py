@@ -9,9 +9,10 @@ import tifffile
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.submit import Order, plan_manifest, plan_stack, send_plan, size_job
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.pairing import Job
 from amst_hpc.preflight.estimate import estimate
+from amst_hpc.settings import load_config
 
 
 @pytest.fixture

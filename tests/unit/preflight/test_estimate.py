@@ -1,6 +1,6 @@
 """The need of a job grows with its pixels, and says in which units."""
 
-from amst_hpc.config import Config, load_config
+from amst_hpc.config import Config
 from amst_hpc.preflight.estimate import (
     LIBRARIES_BYTES,
     PAIR_SECONDS,
@@ -9,6 +9,7 @@ from amst_hpc.preflight.estimate import (
     estimate,
     with_prealignment,
 )
+from amst_hpc.settings import load_config
 
 
 def test_small_slices_take_the_least_time():

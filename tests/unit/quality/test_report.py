@@ -10,12 +10,13 @@ import pytest
 from matrices import invert
 from report import make_run
 
-from amst_hpc.config import InputError, from_tree, to_toml
+from amst_hpc.config import InputError
 from amst_hpc.job.journal import decode, encode
 from amst_hpc.quality import report
 from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
 from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, look_at, read_thumbnails
+from amst_hpc.settings import from_tree, to_toml
 from amst_hpc.transform import compose, translation
 
 
