@@ -20,12 +20,13 @@ import numpy as np
 from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES, describe_unwritten
+from amst_hpc.images.moved import Canvas, MovedStack
 from amst_hpc.images.names import is_numbered, number_fault, number_gaps
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
-from amst_hpc.transform import Image, Matrix
+from amst_hpc.transform import Image, Matrix, resample, translation
 
 log = logging.getLogger(__name__)
 PREVIEW_SLICES = 200
@@ -63,7 +64,8 @@ class Inputs:
     """The opened stacks.
 
     `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
-    what is decided about single ones.
+    what is decided about single ones. alone : there is raw alone, which `prealigned` is, too, and
+    once it is placed, moved over the `canvas`.
     """
 
     raw: Stack
@@ -73,6 +75,8 @@ class Inputs:
     dtype: str
     select: range
     overrides: Sequence[Override] = ()
+    alone: bool = False
+    canvas: Canvas | None = None
 
     @cached_property
     def excluded(self) -> frozenset[int]:
@@ -88,9 +92,30 @@ class Inputs:
         """Of a slice of the output, full size."""
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
-    def read_fitted(self, z: int) -> tuple[Image, Matrix]:
-        """Raw slice z brought to `shape`, and the transform: see `fit_to`. Raises `SliceError`."""
-        return fit_to(self.raw.read(z), self.shape, self.raw.names[z])
+    def moved_by(self, z: int, radius: int) -> list[list[float]]:
+        """What the templates of slice z depend on, where raw was moved for them."""
+        if self.canvas is None:
+            return []
+        near = range(max(0, z - radius), min(self.depth, z + radius + 1))
+        return [[*map(float, self.shape)], *(self.canvas.moves[i].ravel().tolist() for i in near)]
+
+    def fit(self, image: Image, z: int) -> tuple[Image, Matrix, int]:
+        """A raw slice as it was read, on a grid of `shape`; the transform `fitted(p) = image(M p)`;
+        a checksum of its pixels and where they stand.
+
+        On the canvas where there is one, else see `fit_to`. Raises `SliceError`.
+        """
+        if self.alone:
+            if self.canvas is None:
+                return image, translation(0, 0), checksum(image)
+            move = self.canvas.moves[z]
+            return resample(image, move, self.shape), move, checksum(image)
+        fitted, offset = fit_to(image, self.shape, self.raw.names[z])
+        return fitted, offset, checksum(fitted, offset)
+
+    def read_fitted(self, z: int) -> tuple[Image, Matrix, int]:
+        """Raw slice z: see `fit`. Raises `SliceError`."""
+        return self.fit(self.raw.read(z), z)
 
     def read_again(self, z: int, crc: int | None) -> tuple[Image, Image, Matrix]:
         """A raw slice that was registered: as it is, and as `read_fitted` gives it.
@@ -100,11 +125,11 @@ class Inputs:
         """
         try:
             image = self.raw.read(z)
-            fitted, offset = fit_to(image, self.shape, self.raw.names[z])
+            fitted, offset, now = self.fit(image, z)
         except SliceError as error:
             reason = f"was registered, but cannot be read now: {error}"
             raise OSError(errno.EIO, reason) from None
-        if crc not in (None, checksum(fitted, offset)):
+        if crc not in (None, now):
             reason = "has other pixels than when it was registered; the same command looks again"
             raise OSError(errno.EIO, f"{self.raw.source} slice {self.raw.names[z]}: {reason}")
         return image, fitted, offset
@@ -133,7 +158,15 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
     shape, dtype = first[1].shape, first[0].dtype
-    return Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
+    return Inputs(raw, prealigned, depth, shape, dtype, select, overrides, job.prealign)
+
+
+def place_on(canvas: Canvas, inputs: Inputs, job: Job, comm: Communicator) -> Inputs:
+    """Raw alone, placed: moved over the canvas it stands for PREALIGNED. Collective."""
+    again = open_stacks([(job.raw, "RAW")], comm)[0]  # to be read at the same time as raw
+    stack = Averaged(again, job.preview) if job.preview > 1 else again
+    moved = MovedStack(stack, canvas)
+    return dataclasses.replace(inputs, prealigned=moved, shape=canvas.shape, canvas=canvas)
 
 
 def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
@@ -202,10 +235,8 @@ def slice_faults(
 ) -> list[str]:
     """What is wrong with slice z of either stack: unreadable, cut short, another size or dtype."""
     faults = []
-    for stack, first, option in (
-        (raw, first_raw, "RAW"),
-        (prealigned, first_prealigned, "PREALIGNED"),
-    ):
+    stacks = [(raw, first_raw, "RAW"), (prealigned, first_prealigned, "PREALIGNED")]
+    for stack, first, option in stacks[: 1 if prealigned is raw else 2]:
         try:
             header = stack.header(z)
             name = f"{option} {stack.source} slice {stack.names[z]}"

@@ -242,7 +242,7 @@ class Registrar:
         """
         timer, result = StageTimer(), self.begin(z)
         try:
-            raw, offset = self.inputs.read_fitted(z)
+            raw, offset, crc = self.inputs.read_fitted(z)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
             return replace(
@@ -252,7 +252,7 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=checksum(raw, offset))
+        result = replace(result, crc=crc, moved_by=self.moved_by(z))
         small = blackened(shrink(raw, self.factor))
         try:
             if template is None:
