@@ -179,6 +179,13 @@ def test_useless_tries_end_a_job_that_slurm_starts_again(
     refuse_fruitless_restart(out)
 
 
+def test_a_try_that_registered_pairs_was_of_use(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
+    for attempt in (1, 2, 3):
+        log(out, f"000{attempt}-00000.pair", {"kind": "pair", "z": attempt, "k": 1})
+    refuse_fruitless_restart(out)
+
+
 def test_slurm_adds_what_the_files_cannot_know(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log(out, "0001-00000.register", *slices(2), ended=False)
     monkeypatch.setattr(slurm, "ended", lambda place: "OUT_OF_MEMORY")
