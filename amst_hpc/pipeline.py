@@ -6,8 +6,11 @@ whole stack at once (`registration.fallback`), and the ranks resample raw once a
 each rank its own into one file. Bad slices are judged against the whole stack, and a restart with
 another number of ranks gives the same voxels.
 
+Where raw is alone, its slices are compared and placed first (`passes.prealign`), and the templates
+are made of slices that were moved onto each other.
+
 The tasks of an array do the same in four steps (`cluster.blocks`): each registers its block,
-`merge` settles, each writes its layers, `merge` completes.
+`merge` settles, each writes its layers, `merge` completes. Raw alone takes six.
 """
 
 from __future__ import annotations
@@ -42,6 +45,17 @@ from amst_hpc.passes.file_plan import (
     record_file,
 )
 from amst_hpc.passes.pair import PairWork, pair_slices
+from amst_hpc.passes.prealign import (
+    Comparison,
+    Placed,
+    compare_raw,
+    compare_whole,
+    keep_placed,
+    move,
+    place_raw,
+    place_whole,
+    read_placed,
+)
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
@@ -51,9 +65,13 @@ from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.mending import apply_overrides, hide
+from amst_hpc.registration.prealign import Placement, hold
 from amst_hpc.registration.solve import solve
 from amst_hpc.settings import from_tree
 from amst_hpc.slice_result import SliceResult, to_csv
+
+
+NEXT = "when all blocks are: amst-hpc merge"
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,11 @@ def align(
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
         with ready_tools(config, inputs, comm):
-            if config.input.compare and not on_rank_0(comm, lambda: has_begun(job)):
+            if (
+                config.input.compare
+                and not job.prealign
+                and not on_rank_0(comm, lambda: has_begun(job))
+            ):
                 refuse_other_tissue(inputs, comm)
             if block:
                 return _align_block(job, config, inputs, comm, block)
@@ -129,12 +151,14 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     began = time.monotonic()
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
-            found, seconds = register_slices(inputs, config, attempt, comm, stop)
-            registered = time.monotonic()
-            work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
-            pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
-            seconds["pair"] = time.monotonic() - registered
-            results = on_rank_0(comm, lambda: settle(found, pairs, inputs, config))
+            placed, seconds = None, dict[str, float]()
+            if job.prealign:
+                placed = place_whole(job, config, inputs, attempt, comm, stop)
+                inputs, seconds["compare"] = placed.inputs, time.monotonic() - began
+            if placed and job.placing:
+                results = placed.results()
+            else:
+                results = _register(inputs, config, placed, attempt, comm, stop, seconds)
             outcome = Outcome(results, view_path(job.out, config.output), job.strict)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
@@ -147,18 +171,48 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
         facts = describe_ranks(config, attempt, comm, seconds)
+        facts |= placed.describe() if placed else {}
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
 
 
-def settle(
-    found: Sequence[SliceResult], pairs: Sequence[PairResult], inputs: Inputs, config: Config
+def _register(
+    inputs: Inputs,
+    config: Config,
+    placed: Placed | None,
+    attempt: Attempt,
+    comm: Communicator,
+    stop: StopRequest,
+    seconds: dict[str, float],
 ) -> list[SliceResult]:
-    """Status and transform of every slice, for the whole stack at once."""
+    """The first pass and, where raw is not alone, the pairs; adds to `seconds`."""
+    found, laps = register_slices(inputs, config, attempt, comm, stop)
+    registered = time.monotonic()
+    work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
+    pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
+    seconds |= laps | {"pair": time.monotonic() - registered}
+    placement = placed.placement if placed else None
+    return on_rank_0(comm, lambda: settle(found, pairs, inputs, config, placement))
+
+
+def settle(
+    found: Sequence[SliceResult],
+    pairs: Sequence[PairResult],
+    inputs: Inputs,
+    config: Config,
+    placement: Placement | None = None,
+) -> list[SliceResult]:
+    """Status and transform of every slice, for the whole stack at once.
+
+    placement : of raw alone, which has no other pairs.
+    """
     shape, overrides = inputs.shape, inputs.overrides
     chosen = choose_transforms(hide(found, overrides), shape)
-    enabled, period = config.neighbours.enabled, config.drift.period
-    results = solve(chosen, pairs, shape, period) if enabled else chosen
+    results = chosen
+    if placement and inputs.canvas:
+        results = hold(chosen, replace(placement, transforms=inputs.canvas.placed), shape)
+    elif config.neighbours.enabled:
+        results = solve(chosen, pairs, shape, config.drift.period)
     if not overrides:
         return results
     return apply_overrides(overrides, choose_transforms(found, shape), chosen, results)
@@ -182,40 +236,49 @@ def _align_block(
     """Register the block and its pairs; when the whole is settled, write its layers."""
     number, count = block
     blocks = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, count))
-    part = replace(inputs, select=blocks.slices(number))
+    mine = blocks.slices(number)
     view = view_path(job.out, config.output)
     with (
         open_attempt(job, config, inputs, comm, number) as attempt,
         StopRequest(attempt.stop_flag) as stop,
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
-        settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         began, seconds = time.monotonic(), dict[str, float]()
+        told = f"block {number} of {count}: slices {mine.start} to {mine.stop - 1} are"
+        if job.prealign:
+            placement = on_rank_0(comm, lambda: read_placed(attempt, inputs.overrides))
+            if placement is None:
+                work = replace(compare_whole(inputs, config), first=mine)
+                compare_raw(work, attempt, comm, stop)
+                compared = time.monotonic() - began
+                attempt.record_seconds(comm.rank, {"compare": compared, "total": compared})
+                return Outcome([], view, next_step=f"{told} compared; {NEXT} {job.out}")
+            inputs = move(placement, job, config, inputs, comm)
+        part = replace(inputs, select=mine)
+        settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         if job.retry or not settled:
             _, seconds = register_slices(_with_halo(part, config), config, attempt, comm, stop)
         registered = time.monotonic()
-        work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
-        pair_slices(work, config.coarse.device, attempt, comm, stop)
+        pairs = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
+        pair_slices(pairs, config.coarse.device, attempt, comm, stop)
         paired = time.monotonic()
         seconds |= {"pair": paired - registered, "total": paired - began}
         if not settled:
             attempt.record_seconds(comm.rank, seconds)
-            told = f"block {number} of {count}: slices {part.select.start} to "
-            told += f"{part.select.stop - 1} are registered; when all blocks are: "
-            return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+            return Outcome([], view, next_step=f"{told} registered; {NEXT} {job.out}")
         aligned = AlignedStack(inputs, settled, open_resampler(config, comm))
         plan = on_rank_0(comm, lambda: plan_block(aligned, config.output, attempt, count))
         write_layers(aligned, plan, attempt, comm, stop)
         written = time.monotonic()
         seconds |= {"write": written - paired, "total": written - began}
         attempt.record_seconds(comm.rank, seconds)
-    told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
-    return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+    told = f"block {number} of {count}: its layers are written; {NEXT} {job.out}"
+    return Outcome([], view, next_step=told)
 
 
 def _with_halo(part: Inputs, config: Config) -> Inputs:
     """And the slices after `part` that its pairs need."""
-    reach = config.neighbours.reach if config.neighbours.enabled else 0
+    reach = config.neighbours.reach if config.neighbours.enabled and not part.alone else 0
     return replace(part, select=range(part.select.start, min(part.select.stop + reach, part.depth)))
 
 
@@ -243,6 +306,13 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
+            placement = None
+            if job.prealign:
+                placement, new = _place_blocks(inputs, config, blocks, attempt)
+                if new:
+                    told = "the raw slices are placed; now every block registers its slices"
+                    return Outcome([], view, next_step=f"{told}: the same commands once more")
+                inputs = move(placement, job, config, inputs, comm)
             found = attempt.registered(inputs, config.template.radius, provisional=True)
             for z in inputs.select:
                 if z not in found:
@@ -251,7 +321,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z, _ in absent:
                 raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             in_order = [found[z] for z in inputs.select]
-            results = settle(in_order, list(pairs.values()), inputs, config)
+            results = settle(in_order, list(pairs.values()), inputs, config, placement)
             settled_now = attempt.settle(results, blocks.decided)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:
@@ -266,6 +336,21 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             facts |= describe_blocks(attempt, len(blocks.ranges))
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
+
+
+def _place_blocks(
+    inputs: Inputs, config: Config, blocks: Blocks, attempt: Attempt
+) -> tuple[Placement, bool]:
+    """Where the raw slices lie that the blocks have compared, and if that is new.
+
+    Raises `InputError` for a block that has not compared its slices.
+    """
+    seen, pairs, missing = compare_whole(inputs, config).split(attempt, provisional=True)
+    for z, _ in missing:
+        raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'compared')}")
+    ordered = [pair for _, pair in sorted(pairs.items())]
+    placement = place_raw(seen, ordered, inputs, config)
+    return placement, keep_placed(attempt, placement, blocks.decided)
 
 
 def _missing(blocks: Blocks, n: int, what: str) -> str:
@@ -307,7 +392,7 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
 
         def check() -> None:
             sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
-            if sift or alone or config.neighbours.enabled:
+            if sift or alone or config.neighbours.enabled or inputs.alone:
                 check_device(config.coarse.device)
             check_refine(config.refine)
             if config.output.format == "bdv":

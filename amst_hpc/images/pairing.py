@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import errno
+import hashlib
 import logging
 import zlib
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ class Job:
     """What to align, as named on the command line.
 
     prealigned : empty where raw itself is pre-aligned (--prealign). preview : factor by which every
-    slice is averaged down; 0: this is no preview. overrides : the
-    table of what is decided about single slices.
+    slice is averaged down; 0: this is no preview. overrides : the table of what is decided about
+    single slices. placing : raw alone is to be placed, and no more.
     """
 
     raw: str
@@ -52,6 +53,7 @@ class Job:
     retry: bool = False
     preview: int = 0
     overrides: Path | None = None
+    placing: bool = False
 
     @property
     def prealign(self) -> bool:
@@ -92,12 +94,14 @@ class Inputs:
         """Of a slice of the output, full size."""
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
-    def moved_by(self, z: int, radius: int) -> list[list[float]]:
-        """What the templates of slice z depend on, where raw was moved for them."""
+    def moved_by(self, z: int, radius: int) -> str:
+        """Changes when the slices that the template of slice z is made of are moved otherwise;
+        empty where raw is not alone.
+        """
         if self.canvas is None:
-            return []
-        near = range(max(0, z - radius), min(self.depth, z + radius + 1))
-        return [[*map(float, self.shape)], *(self.canvas.moves[i].ravel().tolist() for i in near)]
+            return ""
+        near = self.canvas.moves[max(0, z - radius) : z + radius + 1]
+        return hashlib.sha256(np.float64([*self.shape, *np.ravel(near)]).tobytes()).hexdigest()[:16]
 
     def fit(self, image: Image, z: int) -> tuple[Image, Matrix, int]:
         """A raw slice as it was read, on a grid of `shape`; the transform `fitted(p) = image(M p)`;
@@ -194,12 +198,10 @@ def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
 
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
-    if job.prealign:
-        raw = open_stacks([(job.raw, "RAW")], comm)[0]
-        both = [raw, raw]
-    else:
-        both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
-    raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
+    names = [(job.raw, "RAW"), (job.prealigned, "PREALIGNED")][: 1 if job.prealign else 2]
+    opened = open_stacks(names, comm)
+    stacks = [Averaged(s, job.preview) for s in opened] if job.preview > 1 else opened
+    raw, prealigned = stacks[0], stacks[-1]
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     _refuse_different_views(raw, prealigned, comm)
     on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
@@ -289,7 +291,8 @@ def refuse_other_numbers(raw: Stack, prealigned: Stack, config: Config) -> None:
 def describe_stacks(raw: Stack, prealigned: Stack) -> list[str]:
     """What the reader should know of both: gaps in the numbers or the file, another beginning."""
     lines = []
-    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+    stacks = [(raw, "RAW"), (prealigned, "PREALIGNED")]
+    for stack, option in stacks[: 1 if prealigned is raw else 2]:
         gaps = number_gaps(stack.names)
         lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
         lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []

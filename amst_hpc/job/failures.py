@@ -1,8 +1,7 @@
 """Tries of a job: why the last one failed, and when to give up.
 
 The reason of a failure stands in `OUT.amst/failed`; a batch job that fails before it has a run
-folder leaves it beside the output, in `OUT.failed`. A try that neither registered or compared a
-slice nor closed the output was of no use: when Slurm has started a job again and again
+    """How many of the last tries in a row registered no slice or pair and wrote no layer."""
 (`SLURM_RESTART_COUNT`) and its last tries were of no use, it ends for good and says why.
 """
 
@@ -89,7 +88,7 @@ def failure_time(out: Path) -> float:
 
 
 def fruitless_attempts(journal: Path, block: int = 0) -> int:
-    """How many of the last tries in a row registered or compared no slice and wrote no layer."""
+    """How many of the last tries in a row registered no slice or pair and wrote no layer."""
     kinds: dict[int, set[str]] = {}
     for path in journal.glob(f"*-b{block:04d}-*.log" if block else "*.log"):
         found = {record["kind"] for record in records(journal, path.name)}

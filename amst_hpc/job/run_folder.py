@@ -42,6 +42,7 @@ from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.settings import to_toml, to_tree
 from amst_hpc.slice_result import SliceResult
 
+PLACED = "placed"  # in the run folder: where the slices of raw alone lie
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
@@ -125,21 +126,22 @@ class Attempt:
         return {
             z: replace(SliceResult.from_record(found[k]), file=names[z])
             for z, k in keys.items()
-            if k in found
+            if k in found and found[k].get("moved_by", "") == inputs.moved_by(z, radius)
         }
 
     def paired(
-        self, sampled: Set[int] = frozenset()
+        self, sampled: Set[int] = frozenset(), work: str = "pair"
     ) -> dict[tuple[int, int], tuple[str, PairResult]]:
         """What the journal holds of pairs, by (z, k): the key it was found with, and the result.
 
-        sampled : slices that all pairs depend on; when one was forgotten, so are all pairs.
+        sampled : slices that all pairs depend on; when one was forgotten, so are all pairs. work :
+        the pass that made them, `pair` or `prealign`.
         """
         found: dict[tuple[int, int], tuple[str, PairResult]] = {}
-        for r in records(self.journal, "*.pair.log"):
-            if r["kind"] != FORGOTTEN:
+        for r in records(self.journal, f"*.{work}.log"):
+            if r["kind"] == "pair":
                 found[r["z"], r["k"]] = r["key"], PairResult.from_record(r)
-            elif not sampled.isdisjoint(r["slices"]):
+            elif r["kind"] == FORGOTTEN and not sampled.isdisjoint(r["slices"]):
                 found.clear()
         return found
 
@@ -155,10 +157,12 @@ class Attempt:
         """Slices that have other pixels now are to be registered again; keep the stamps of now."""
         if changes.slices:
             number = replace(self, number=next_attempt(self.journal))
-            for work, slices in (("register", changes.slices), ("pair", changes.raw)):
+            raw = changes.raw
+            for work, slices in (("register", changes.slices), ("pair", raw), ("prealign", raw)):
                 with number.open_journal(0, work) as journal:
                     journal.write({"kind": FORGOTTEN, "slices": slices})
-            self._settled.unlink(missing_ok=True)
+            for kept in (self._settled, self.folder / PLACED):
+                kept.unlink(missing_ok=True)
         write_stamps(self.journal, changes.stamps)
 
     def refuse_late_changes(self, inputs: Inputs, radius: int, comm: Communicator) -> None:
@@ -249,11 +253,12 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     content = Path(path).read_bytes() if path else b""
     tree["refine"]["parameter_file"] = hashlib.sha256(content).hexdigest()[:16] if path else ""
     tree["refine"]["version"] = elastix_version(config.refine)
-    stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
+    stacks = {"raw": inputs.raw} | ({} if inputs.alone else {"prealigned": inputs.prealigned})
+    alone = ("prealign",) if inputs.alone else ()
     return {
-        "inputs": {name: {"slices": len(s.names)} for name, s in stacks},
+        "inputs": {name: {"slices": len(s.names)} for name, s in stacks.items()},
         "parameters": {key: tree[key] for key in ("template", "registration", "coarse", "refine")},
-        "solution": {key: tree[key] for key in ("neighbours", "drift")},
+        "solution": {key: tree[key] for key in ("neighbours", "drift", *alone)},
         "output": tree["output"]
         | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},
     }

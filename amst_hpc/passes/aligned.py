@@ -43,7 +43,7 @@ class AlignedStack:
         """
         inputs, results = self.inputs, [self.results[i] for i in wanted]
         with ReadAhead(inputs.raw, inputs.slice_bytes) as raw:
-            ahead = replace(inputs, raw=raw)
+            ahead = replace(inputs, raw=raw, canvas=None)  # it is resampled once, below
             for n, result in enumerate(results):
                 if result.transform is None:
                     yield np.zeros(inputs.shape, inputs.dtype)

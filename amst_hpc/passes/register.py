@@ -252,7 +252,7 @@ class Registrar:
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=crc, moved_by=self.moved_by(z))
+        result = replace(result, crc=crc)
         small = blackened(shrink(raw, self.factor))
         try:
             if template is None:
@@ -270,7 +270,8 @@ class Registrar:
         if template is not None:
             result = self.judge(result, template, small, offset)
             timer.lap("coarse")
-        if result.shift is None or result.start < PREALIGNED_BELOW or result.over_chance <= 1:
+        low = result.shift is None or result.start < PREALIGNED_BELOW or result.over_chance <= 1
+        if low and not self.inputs.alone:
             result = replace(result, prealigned=self.match_prealigned(z, small, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
@@ -284,6 +285,7 @@ class Registrar:
             self.inputs.raw.names[z],
             missed=[prealigned[i] for i in sorted(missed - self.inputs.excluded)],
             left_out=self.inputs.left_out(z, radius),
+            moved_by=self.inputs.moved_by(z, radius),
             crc_prealigned=self.crcs.get(z),
             rank=self.rank,
             device=self.matcher.device,

@@ -10,7 +10,7 @@ Where raw jumps and stays, by a move of the stage or of the scan, what holds it 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.fallback import ANCHORS
 from amst_hpc.registration.links import (
     MODES,
     SHIFTS,
@@ -31,7 +32,15 @@ from amst_hpc.registration.links import (
     trust_in,
     usual_of,
 )
-from amst_hpc.transform import Matrix, compose, invert, small_affine, translation
+from amst_hpc.slice_result import SliceResult
+from amst_hpc.transform import (
+    Matrix,
+    compose,
+    displacement,
+    invert,
+    small_affine,
+    translation,
+)
 
 PERIODS = {"keep": 100, "smooth": 700}  # slices; see `drift.period`
 ERROR = 5.0  # of a pair, in units of its tissue
@@ -43,6 +52,7 @@ FLOOR = 1e-9
 REPEATS = 12
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 WRONG = 8.0  # px that a pair may be off the others
+LEAST = 8  # slices of a part of the stack that stands by itself
 SIDE = 8  # slices on each side of a jump that tell its size
 JUMP = 8.0  # times what is usual, and
 SMALLEST_JUMP = 3.0  # px
@@ -99,6 +109,38 @@ def place(
     return Placement(slices, now, number, np.array(residual), [slices[i] for i in first])
 
 
+def hold(
+    chosen: Sequence[SliceResult], placement: Placement, shape: tuple[int, int]
+) -> list[SliceResult]:
+    """The slices where pairs have placed them; those that none holds where the template has them.
+
+    chosen : by `fallback.choose_transforms`, of shape (y, x). The pairs are better than the median
+    of slices that were placed by them, which says whether a slice belongs where it lies.
+    """
+    held: list[SliceResult] = []
+    for s in chosen:
+        number, placed = int(placement.pairs[s.z]), placement.transforms[s.z]
+        if s.transform is None:
+            held.append(s)
+        elif s.status == "repeated":
+            held.append(replace(s, transform=held[-1].transform))
+        elif number and (s.status == "affine" or number > 1):
+            off = displacement(placed, shape) - displacement(s.transform, shape)
+            held.append(
+                replace(
+                    s,
+                    transform=placed,
+                    status="affine" if s.status == "affine" else "neighbours",
+                    pairs=number,
+                    pair_residual=float(placement.residual[s.z]),
+                    correction=float(np.hypot(off[:, 0], off[:, 1]).mean()),
+                )
+            )
+        else:
+            held.append(s if s.status in ANCHORS else replace(s, transform=placed))
+    return held
+
+
 def _nowhere(slices: Sequence[int]) -> Placement:
     """All stay where they are in raw."""
     n = len(slices)
@@ -122,7 +164,7 @@ class _Links:
         where = {z: i for i, z in enumerate(slices)}
         usual = usual_of(pairs)
         good = [p for p in pairs if counts(p, usual) and p.z in where and p.z + p.k in where]
-        good = _joining(_consistent(good, where, shape), where)
+        good = _of_large_parts(_joining(_consistent(good, where, shape), where), where)
         self.shape, self.pairs = shape, good
         self.a = np.array([where[p.z] for p in good], int)
         self.b = np.array([where[p.z + p.k] for p in good], int)
@@ -181,6 +223,15 @@ def _joining(pairs: Sequence[PairResult], where: Mapping[int, int]) -> list[Pair
             p for p in pairs if p.k == k and (k <= NEAR or part[where[p.z]] != part[where[p.z + k]])
         ]
     return sorted(kept, key=lambda p: (p.z, p.k))
+
+
+def _of_large_parts(pairs: Sequence[PairResult], where: Mapping[int, int]) -> list[PairResult]:
+    """Without those of few slices that lie on each other and on none of the stack: other tissue."""
+    part = _parts(pairs, where)
+    size = np.bincount(part, minlength=1)[part]
+    if size.max(initial=0) < LEAST:
+        return list(pairs)
+    return [p for p in pairs if size[where[p.z]] >= LEAST]
 
 
 def _parts(pairs: Sequence[PairResult], where: Mapping[int, int]) -> NDArray[np.intp]:

@@ -81,7 +81,9 @@ def test_a_holder_without_a_sign_of_life_loses_it_and_ends(
     second._lock.lock(timeout=5)
     assert lost.wait(5)
     second._lock.unlock()
-    time.sleep(0.5)
+    assert first._thread is not None
+    first._thread.join(5)
+    assert not first._thread.is_alive()
     assert [r.levelname for r in caplog.records] == ["ERROR"]
 
 
