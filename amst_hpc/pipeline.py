@@ -46,7 +46,6 @@ from amst_hpc.passes.file_plan import (
 )
 from amst_hpc.passes.pair import PairWork, pair_slices
 from amst_hpc.passes.prealign import (
-    Comparison,
     Placed,
     compare_raw,
     compare_whole,
@@ -69,7 +68,6 @@ from amst_hpc.registration.prealign import Placement, hold
 from amst_hpc.registration.solve import solve
 from amst_hpc.settings import from_tree
 from amst_hpc.slice_result import SliceResult, to_csv
-
 
 NEXT = "when all blocks are: amst-hpc merge"
 

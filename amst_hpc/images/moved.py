@@ -1,4 +1,4 @@
-"""Raw slices moved onto each other on one canvas: what stands for PREALIGNED where there is none."""
+"""Raw slices moved onto each other on one canvas: they stand for PREALIGNED where there is none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Canvas:
     shape: tuple[int, int]
     offset: tuple[int, int]
     moves: Sequence[Matrix]
-    placed: Sequence[Matrix]
+    placed: Matrix
 
 
 def lay_canvas(transforms: Matrix, shape: tuple[int, int], settings: Prealign) -> Canvas:
@@ -50,7 +50,7 @@ def lay_canvas(transforms: Matrix, shape: tuple[int, int], settings: Prealign) -
     x, y = first.astype(int).tolist()
     placed = compose(transforms, translation(x, y))
     moves = [_simpler(m, (height, width), settings.transform) for m in placed]
-    return Canvas((height, width), (x, y), moves, list(placed))
+    return Canvas((height, width), (x, y), moves, placed)
 
 
 def _simpler(m: Matrix, shape: tuple[int, int], transform: str) -> Matrix:

@@ -101,7 +101,7 @@ class Inputs:
         if self.canvas is None:
             return ""
         near = self.canvas.moves[max(0, z - radius) : z + radius + 1]
-        return hashlib.sha256(np.float64([*self.shape, *np.ravel(near)]).tobytes()).hexdigest()[:16]
+        return hashlib.sha256(np.array([*self.shape, *np.ravel(near)]).tobytes()).hexdigest()[:16]
 
     def fit(self, image: Image, z: int) -> tuple[Image, Matrix, int]:
         """A raw slice as it was read, on a grid of `shape`; the transform `fitted(p) = image(M p)`;

@@ -1,7 +1,8 @@
 """Tries of a job: why the last one failed, and when to give up.
 
 The reason of a failure stands in `OUT.amst/failed`; a batch job that fails before it has a run
-    """How many of the last tries in a row registered no slice or pair and wrote no layer."""
+folder leaves it beside the output, in `OUT.failed`. A try that neither registered a
+slice or a pair nor closed the output was of no use: when Slurm has started a job again and again
 (`SLURM_RESTART_COUNT`) and its last tries were of no use, it ends for good and says why.
 """
 

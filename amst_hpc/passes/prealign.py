@@ -203,8 +203,8 @@ class Comparer:
         begin in them, by the second slice; each is read once in a run. Ends early when asked to.
         """
         of_slice: dict[int, list[Place]] = {}
-        for place in sorted(missing):
-            of_slice.setdefault(place[0], []).append(place)
+        for z, k in sorted(missing):
+            of_slice.setdefault(z, []).append((z, k))
         for run in shares:
             places = sorted((p for z in run for p in of_slice[z]), key=lambda p: (sum(p), p))
             self._let_go(places[0][0])
