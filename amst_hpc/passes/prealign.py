@@ -36,7 +36,7 @@ from amst_hpc.passes.file_plan import check_layer
 from amst_hpc.passes.filters import lacking, measure_filters, sampled
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
-from amst_hpc.registration.prealign import Placement, place
+from amst_hpc.registration.prealign import APART, Placement, place
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 
@@ -309,6 +309,8 @@ class Placed:
         if made and made[-1].crc == seen.crc:
             reason = f"the same pixels as slice {made[-1].z}"
             return replace(one, status="repeated", reason=reason)
+        if z in self.placement.parts[1:]:
+            return replace(one, status="apart", reason=APART)
         if not one.pairs:
             reason = "unlike the slices around it"
             return replace(one, status="interpolated", reason=reason)

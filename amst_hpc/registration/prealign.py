@@ -50,6 +50,7 @@ AFFINE = 1.0  # weight of the slopes of raw, by how much they change from slice 
 SMALLEST_ERROR = 0.1  # px
 FLOOR = 1e-9
 REPEATS = 12
+APART = "no slices lead over the gap before it: it lies as the last one before that"
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 WRONG = 8.0  # px that a pair may be off the others
 LEAST = 8  # slices of a part of the stack that stands by itself
@@ -124,6 +125,8 @@ def hold(
             held.append(s)
         elif s.status == "repeated":
             held.append(replace(s, transform=held[-1].transform))
+        elif s.z in placement.parts[1:]:
+            held.append(replace(s, transform=placed, status="apart", pairs=number, reason=APART))
         elif number and (s.status == "affine" or number > 1):
             off = displacement(placed, shape) - displacement(s.transform, shape)
             held.append(

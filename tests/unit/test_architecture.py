@@ -33,6 +33,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "parallel",
     "overrides",
     "pair_result",
+    "placement",
     "slice_result",
     "software",
     "geometry",
@@ -49,6 +50,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
 PURE = {
     "overrides",
     "pair_result",
+    "placement",
     "slice_result",
     "software",
     "geometry",
