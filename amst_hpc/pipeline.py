@@ -28,7 +28,7 @@ from amst_hpc.config import Config, InputError, Output
 from amst_hpc.images.pairing import Inputs, Job, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
-from amst_hpc.job.room import find_place
+from amst_hpc.job.room import check_room, find_place
 from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.pair_result import PairResult
@@ -46,25 +46,27 @@ from amst_hpc.passes.file_plan import (
 )
 from amst_hpc.passes.pair import PairWork, pair_slices
 from amst_hpc.passes.prealign import (
-    Placed,
     compare_raw,
     compare_whole,
+    describe_canvas,
     keep_placed,
     move,
     place_raw,
     place_whole,
+    placed_results,
     read_placed,
 )
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
+from amst_hpc.placement import Placement
 from amst_hpc.preflight.same_tissue import refuse_other_tissue
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.mending import apply_overrides, hide
-from amst_hpc.registration.prealign import Placement, hold
+from amst_hpc.registration.prealign import hold
 from amst_hpc.registration.solve import solve
 from amst_hpc.settings import from_tree
 from amst_hpc.slice_result import SliceResult, to_csv
@@ -149,14 +151,16 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     began = time.monotonic()
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
-            placed, seconds = None, dict[str, float]()
+            seconds = dict[str, float]()
             if job.prealign:
-                placed = place_whole(job, config, inputs, attempt, comm, stop)
-                inputs, seconds["compare"] = placed.inputs, time.monotonic() - began
-            if placed and job.placing:
-                results = placed.results()
+                inputs, seen = place_whole(inputs, config, attempt, comm, stop)
+                on_rank_0(comm, lambda: check_room(job, config, inputs, attempt.partial, True))
+                seconds["compare"] = time.monotonic() - began
+            if job.placing:
+                results = placed_results(inputs, seen)
             else:
-                results = _register(inputs, config, placed, attempt, comm, stop, seconds)
+                results, laps = _register(inputs, config, attempt, comm, stop)
+                seconds |= laps
             outcome = Outcome(results, view_path(job.out, config.output), job.strict)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
@@ -169,46 +173,32 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
         facts = describe_ranks(config, attempt, comm, seconds)
-        facts |= placed.describe() if placed else {}
+        facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
 
 
 def _register(
-    inputs: Inputs,
-    config: Config,
-    placed: Placed | None,
-    attempt: Attempt,
-    comm: Communicator,
-    stop: StopRequest,
-    seconds: dict[str, float],
-) -> list[SliceResult]:
-    """The first pass and, where raw is not alone, the pairs; adds to `seconds`."""
-    found, laps = register_slices(inputs, config, attempt, comm, stop)
+    inputs: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> tuple[list[SliceResult], dict[str, float]]:
+    """The first pass and the pairs: all slices settled, and the seconds of this rank."""
+    found, seconds = register_slices(inputs, config, attempt, comm, stop)
     registered = time.monotonic()
     work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
     pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
-    seconds |= laps | {"pair": time.monotonic() - registered}
-    placement = placed.placement if placed else None
-    return on_rank_0(comm, lambda: settle(found, pairs, inputs, config, placement))
+    seconds["pair"] = time.monotonic() - registered
+    return on_rank_0(comm, lambda: settle(found, pairs, inputs, config)), seconds
 
 
 def settle(
-    found: Sequence[SliceResult],
-    pairs: Sequence[PairResult],
-    inputs: Inputs,
-    config: Config,
-    placement: Placement | None = None,
+    found: Sequence[SliceResult], pairs: Sequence[PairResult], inputs: Inputs, config: Config
 ) -> list[SliceResult]:
-    """Status and transform of every slice, for the whole stack at once.
-
-    placement : of raw alone, which has no other pairs.
-    """
+    """Status and transform of every slice, for the whole stack at once."""
     shape, overrides = inputs.shape, inputs.overrides
     chosen = choose_transforms(hide(found, overrides), shape)
     results = chosen
-    if placement and inputs.canvas:
-        results = hold(chosen, replace(placement, transforms=inputs.canvas.placed), shape)
+    if inputs.canvas:
+        results = hold(chosen, inputs.canvas.placement, shape)
     elif config.neighbours.enabled:
         results = solve(chosen, pairs, shape, config.drift.period)
     if not overrides:
@@ -251,7 +241,7 @@ def _align_block(
                 compared = time.monotonic() - began
                 attempt.record_seconds(comm.rank, {"compare": compared, "total": compared})
                 return Outcome([], view, next_step=f"{told} compared; {NEXT} {job.out}")
-            inputs = move(placement, job, config, inputs, comm)
+            inputs = move(placement, inputs, config, comm)
         part = replace(inputs, select=mine)
         settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         if job.retry or not settled:
@@ -304,13 +294,12 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
-            placement = None
             if job.prealign:
                 placement, new = _place_blocks(inputs, config, blocks, attempt)
                 if new:
                     told = "the raw slices are placed; now every block registers its slices"
                     return Outcome([], view, next_step=f"{told}: the same commands once more")
-                inputs = move(placement, job, config, inputs, comm)
+                inputs = move(placement, inputs, config, comm)
             found = attempt.registered(inputs, config.template.radius, provisional=True)
             for z in inputs.select:
                 if z not in found:
@@ -319,7 +308,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             for z, _ in absent:
                 raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
             in_order = [found[z] for z in inputs.select]
-            results = settle(in_order, list(pairs.values()), inputs, config, placement)
+            results = settle(in_order, list(pairs.values()), inputs, config)
             settled_now = attempt.settle(results, blocks.decided)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:

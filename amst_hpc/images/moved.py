@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from amst_hpc.config import InputError, Prealign
 from amst_hpc.images.stack import Header, Stack
+from amst_hpc.placement import Placement
 from amst_hpc.transform import Image, Matrix, about, compose, corners, invert, resample, translation
 
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """shape : (y, x). offset : (x, y) of its first pixel in the frame of raw, px. moves : by slice,
-    `moved(p) = raw(M p)`. placed : the same before they were made simpler (`prealign.transform`).
+    """shape : (y, x). offset : (x, y) of its first pixel in the frame of raw, px. placement : of the
+    slices on the canvas. moves : the same by slice, simpler (`prealign.transform`).
     """
 
     shape: tuple[int, int]
     offset: tuple[int, int]
+    placement: Placement
     moves: Sequence[Matrix]
-    placed: Matrix
 
 
-def lay_canvas(transforms: Matrix, shape: tuple[int, int], settings: Prealign) -> Canvas:
-    """The canvas for slices of `shape` (y, x) that lie at `transforms`, (n, 2, 3) pull-backs.
+def lay_canvas(placement: Placement, shape: tuple[int, int], settings: Prealign) -> Canvas:
+    """The canvas for raw slices of `shape` (y, x).
 
     Raises `InputError` where `prealign.canvas` is crop and they have nothing in common.
     """
-    ends = corners(shape)[None] @ np.swapaxes(back := invert(transforms), 1, 2)[:, :2]
+    ends = corners(shape)[None] @ np.swapaxes(back := invert(placement.transforms), 1, 2)[:, :2]
     ends = ends + back[:, None, :, 2]
     low, high = ends.min(axis=(0, 1)), ends.max(axis=(0, 1))
     if settings.canvas == "crop":
@@ -48,9 +49,9 @@ def lay_canvas(transforms: Matrix, shape: tuple[int, int], settings: Prealign) -
         )
     width, height = (last - first + 1).astype(int).tolist()
     x, y = first.astype(int).tolist()
-    placed = compose(transforms, translation(x, y))
-    moves = [_simpler(m, (height, width), settings.transform) for m in placed]
-    return Canvas((height, width), (x, y), moves, placed)
+    placed = replace(placement, transforms=compose(placement.transforms, translation(x, y)))
+    moves = [_simpler(m, (height, width), settings.transform) for m in placed.transforms]
+    return Canvas((height, width), (x, y), placed, moves)
 
 
 def _simpler(m: Matrix, shape: tuple[int, int], transform: str) -> Matrix:

@@ -103,6 +103,11 @@ class Inputs:
         near = self.canvas.moves[max(0, z - radius) : z + radius + 1]
         return hashlib.sha256(np.array([*self.shape, *np.ravel(near)]).tobytes()).hexdigest()[:16]
 
+    def on(self, canvas: Canvas) -> Inputs:
+        """Raw alone, placed: moved over the canvas it stands for PREALIGNED."""
+        moved = MovedStack(self.prealigned, canvas)
+        return dataclasses.replace(self, prealigned=moved, shape=canvas.shape, canvas=canvas)
+
     def fit(self, image: Image, z: int) -> tuple[Image, Matrix, int]:
         """A raw slice as it was read, on a grid of `shape`; the transform `fitted(p) = image(M p)`;
         a checksum of its pixels and where they stand.
@@ -162,15 +167,9 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
     shape, dtype = first[1].shape, first[0].dtype
+    if job.prealign:  # to be read, moved, at the same time as raw
+        prealigned = _open(job, comm)[0]
     return Inputs(raw, prealigned, depth, shape, dtype, select, overrides, job.prealign)
-
-
-def place_on(canvas: Canvas, inputs: Inputs, job: Job, comm: Communicator) -> Inputs:
-    """Raw alone, placed: moved over the canvas it stands for PREALIGNED. Collective."""
-    again = open_stacks([(job.raw, "RAW")], comm)[0]  # to be read at the same time as raw
-    stack = Averaged(again, job.preview) if job.preview > 1 else again
-    moved = MovedStack(stack, canvas)
-    return dataclasses.replace(inputs, prealigned=moved, shape=canvas.shape, canvas=canvas)
 
 
 def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
@@ -198,15 +197,20 @@ def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
 
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
-    names = [(job.raw, "RAW"), (job.prealigned, "PREALIGNED")][: 1 if job.prealign else 2]
-    opened = open_stacks(names, comm)
-    stacks = [Averaged(s, job.preview) for s in opened] if job.preview > 1 else opened
+    stacks = _open(job, comm)
     raw, prealigned = stacks[0], stacks[-1]
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
     _refuse_different_views(raw, prealigned, comm)
     on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
     on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
+
+
+def _open(job: Job, comm: Communicator) -> Sequence[Stack]:
+    """RAW, and PREALIGNED where there is one."""
+    names = [(job.raw, "RAW"), (job.prealigned, "PREALIGNED")][: 1 if job.prealign else 2]
+    opened = open_stacks(names, comm)
+    return [Averaged(s, job.preview) for s in opened] if job.preview > 1 else opened
 
 
 def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, Config]:

@@ -14,16 +14,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-
 from amst_hpc.config import Config
 from amst_hpc.images.ahead import ReadAhead
-from amst_hpc.images.moved import lay_canvas
-from amst_hpc.images.pairing import Inputs, Job, place_on
+from amst_hpc.images.moved import Canvas, lay_canvas
+from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, checksum
 from amst_hpc.job.journal import compared, write_whole
 from amst_hpc.job.progress import ProgressMeter
-from amst_hpc.job.room import check_room
 from amst_hpc.job.run_folder import PLACED, Attempt
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
@@ -34,9 +31,10 @@ from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.file_plan import check_layer
 from amst_hpc.passes.filters import lacking, measure_filters, sampled
+from amst_hpc.placement import Placement
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
-from amst_hpc.registration.prealign import APART, Placement, place
+from amst_hpc.registration.prealign import APART, place
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 
@@ -275,65 +273,18 @@ class Comparer:
         raise AssertionError("the host has no device to leave")
 
 
-@dataclass(frozen=True)
-class Placed:
-    """Raw alone, on its canvas. seen : its slices as they were compared; empty: not known."""
-
-    inputs: Inputs
-    placement: Placement
-    seen: Mapping[int, Seen]
-
-    def describe(self) -> dict[str, Any]:
-        """What run.json says of it."""
-        if self.inputs.canvas is None:
-            return {}
-        canvas = {"shape_yx": self.inputs.canvas.shape, "offset_xy": self.inputs.canvas.offset}
-        return {"canvas": canvas, "parts": list(self.placement.parts)}
-
-    def results(self) -> list[SliceResult]:
-        """The slices where pairs have placed them, for those who want no more than that."""
-        made: list[SliceResult] = []
-        for z in self.inputs.select:
-            made.append(self._result(z, made))
-        return made
-
-    def _result(self, z: int, made: Sequence[SliceResult]) -> SliceResult:
-        seen, canvas = self.seen[z], self.inputs.canvas
-        if canvas is None:
-            raise ValueError("no canvas is laid")
-        one = SliceResult(z, self.inputs.raw.names[z], seen.blank, seen.unreadable, crc=seen.crc)
-        if seen.blank:
-            status = "unreadable" if seen.unreadable else "blank"
-            return replace(one, status=status, reason=seen.reason)
-        one = replace(one, transform=canvas.moves[z], pairs=int(self.placement.pairs[z]))
-        if made and made[-1].crc == seen.crc:
-            reason = f"the same pixels as slice {made[-1].z}"
-            return replace(one, status="repeated", reason=reason)
-        if z in self.placement.parts[1:]:
-            return replace(one, status="apart", reason=APART)
-        if not one.pairs:
-            reason = "unlike the slices around it"
-            return replace(one, status="interpolated", reason=reason)
-        return replace(one, status="placed", pair_residual=float(self.placement.residual[z]))
-
-
 def place_whole(
-    job: Job,
-    config: Config,
-    inputs: Inputs,
-    attempt: Attempt,
-    comm: Communicator,
-    stop: StopRequest,
-) -> Placed:
-    """Compare the raw slices and place them; collective. Raises `Stopped`, and `InputError` where
-    there is no canvas for them, or no room on the disk.
+    inputs: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> tuple[Inputs, Mapping[int, Seen]]:
+    """Compare the raw slices and place them; collective.
+
+    Returns the inputs on their canvas, and what was seen of the slices. Raises `Stopped`, and
+    `InputError` where there is no canvas for them.
     """
     seen, pairs = compare_raw(compare_whole(inputs, config), attempt, comm, stop)
     placement = on_rank_0(comm, lambda: place_raw(seen, pairs, inputs, config))
     on_rank_0(comm, lambda: keep_placed(attempt, placement, inputs.overrides))
-    moved = move(placement, job, config, inputs, comm)
-    on_rank_0(comm, lambda: check_room(job, config, moved, attempt.partial, True))
-    return Placed(moved, placement, comm.bcast(seen))
+    return move(placement, inputs, config, comm), comm.bcast(seen)
 
 
 def place_raw(
@@ -347,32 +298,22 @@ def place_raw(
     ]
     once = [p for p in pairs if p.z not in twice and p.z + p.k not in twice]
     drift, period = config.prealign.drift, config.drift.period
-    placement = place(once, range(inputs.depth), inputs.shape, drift, period)
+    placement = place(once, inputs.depth, inputs.shape, drift, period)
     for z in twice:
         placement.transforms[z] = placement.transforms[z - 1]
-    if len(placement.parts) > 1:
-        more = f" and {len(placement.parts) - 1 - NAMED} more" * (len(placement.parts) > NAMED + 1)
-        log.warning(
-            "no slices lead over the gaps before slices %s%s: each lies as the last one before it",
-            ", ".join(map(str, placement.parts[1 : NAMED + 1])),
-            more,
-        )
+    if apart := placement.parts[1:]:
+        named = ", ".join(map(str, apart[:NAMED])) + ", ..." * (len(apart) > NAMED)
+        log.warning("no slices lead over the gap before slice %s: see status apart", named)
     return placement
 
 
-def move(
-    placement: Placement, job: Job, config: Config, inputs: Inputs, comm: Communicator
-) -> Inputs:
+def move(placement: Placement, inputs: Inputs, config: Config, comm: Communicator) -> Inputs:
     """The inputs on the canvas of the placed slices; collective. Raises `InputError`."""
-
-    def lay() -> Any:
-        return lay_canvas(placement.transforms, inputs.shape, config.prealign)
-
-    canvas = on_all_ranks(comm, lay)
+    canvas = on_all_ranks(comm, lambda: lay_canvas(placement, inputs.shape, config.prealign))
     if comm.rank == 0:
         (y, x), (left, top) = canvas.shape, canvas.offset
         log.info("canvas: %d x %d px (y, x), from (%d, %d) of raw on", y, x, top, left)
-    moved = place_on(canvas, inputs, job, comm)
+    moved = inputs.on(canvas)
     if config.output.format == "bdv":
         on_all_ranks(comm, lambda: check_layer(moved, config.output))
     return moved
@@ -380,14 +321,7 @@ def move(
 
 def keep_placed(attempt: Attempt, placement: Placement, overrides: Sequence[Override]) -> bool:
     """Keep where the slices of the whole stack lie; False if that is kept already."""
-    kept = {
-        "overrides": [list(each) for each in overrides],
-        "slices": [*placement.slices],
-        "transforms": placement.transforms.tolist(),
-        "pairs": placement.pairs.tolist(),
-        "residual": [None if np.isnan(v) else float(v) for v in placement.residual],
-        "parts": [int(z) for z in placement.parts],
-    }
+    kept = {"overrides": [list(each) for each in overrides]} | placement.to_record()
     path, text = attempt.folder / PLACED, json.dumps(kept)
     if path.exists() and path.read_text() == text:
         return False
@@ -403,6 +337,45 @@ def read_placed(attempt: Attempt, overrides: Sequence[Override]) -> Placement | 
         return None
     if kept["overrides"] != [list(each) for each in overrides]:
         return None
-    residual = np.array([np.nan if v is None else v for v in kept["residual"]])
-    transforms, pairs = np.array(kept["transforms"]), np.array(kept["pairs"], int)
-    return Placement(kept["slices"], transforms, pairs, residual, kept["parts"])
+    return Placement.from_record(kept)
+
+
+def describe_canvas(inputs: Inputs) -> dict[str, Any]:
+    """What run.json says of it; nothing where there is none."""
+    if inputs.canvas is None:
+        return {}
+    canvas = {"shape_yx": inputs.canvas.shape, "offset_xy": inputs.canvas.offset}
+    return {"canvas": canvas, "parts": list(inputs.canvas.placement.parts)}
+
+
+def placed_results(inputs: Inputs, seen: Mapping[int, Seen]) -> list[SliceResult]:
+    """The slices where pairs have placed them, for those who want no more than that."""
+    if inputs.canvas is None:
+        raise ValueError("no canvas is laid")
+    made: list[SliceResult] = []
+    for z in inputs.select:
+        one = SliceResult(
+            z,
+            inputs.raw.names[z],
+            seen[z].blank,
+            seen[z].unreadable,
+            crc=seen[z].crc,
+            reason=seen[z].reason,
+        )
+        made.append(_decided(one, inputs.canvas, made[-1] if made else None))
+    return made
+
+
+def _decided(one: SliceResult, canvas: Canvas, before: SliceResult | None) -> SliceResult:
+    """With its status and transform. before : the slice before it."""
+    z, placement = one.z, canvas.placement
+    if one.blank:
+        return replace(one, status="unreadable" if one.unreadable else "blank")
+    one = replace(one, transform=canvas.moves[z], pairs=int(placement.pairs[z]))
+    if before is not None and before.crc == one.crc:
+        return replace(one, status="repeated", reason=f"the same pixels as slice {before.z}")
+    if z in placement.parts[1:]:
+        return replace(one, status="apart", reason=APART)
+    if not one.pairs:
+        return replace(one, status="interpolated", reason="unlike the slices around it")
+    return replace(one, status="placed", pair_residual=float(placement.residual[z]))

@@ -9,7 +9,7 @@ Where raw jumps and stays, by a move of the stage or of the scan, what holds it 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,7 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
+from amst_hpc.placement import Placement
 from amst_hpc.registration.fallback import ANCHORS
 from amst_hpc.registration.links import (
     MODES,
@@ -59,38 +60,23 @@ JUMP = 8.0  # times what is usual, and
 SMALLEST_JUMP = 3.0  # px
 
 
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """slices : their numbers, ascending. transforms : (n, 2, 3) pull-backs, `placed(p) = raw(M p)`;
-    of slices without `pairs` between those of their neighbours. pairs : how many hold each, (n,).
-    residual : 1 - their median correlation. parts : first slices of the parts of the stack that no
-    pair joins.
-    """
-
-    slices: Sequence[int]
-    transforms: Matrix
-    pairs: NDArray[np.intp]
-    residual: Floats
-    parts: Sequence[int]
-
-
 def place(
     pairs: Sequence[PairResult],
-    slices: Sequence[int],
+    depth: int,
     shape: tuple[int, int],
     drift: str = "smooth",
     period: int = 0,
 ) -> Placement:
     """Place the slices so that the pairs fit.
 
-    slices : ascending. shape : (y, x) of raw. drift : as `prealign.drift`; period : as
+    depth : how many slices there are. shape : (y, x) of raw. drift : as `prealign.drift`; period : as
     `drift.period`.
     """
-    links = _Links(pairs, slices, shape)
+    links = _Links(pairs, depth, shape)
     if not links.pairs:
-        return _nowhere(slices)
+        return _nowhere(depth)
     now, first = _chain(links)
-    now, _ = _fit(links, now, _Held(np.zeros((len(slices), 6)), np.zeros(6)))
+    now, _ = _fit(links, now, _Held(np.zeros((depth, 6)), np.zeros(6)))
     held = _hold_slopes(links, now)
     now, trust = _fit(links, now, held)
     if drift in PERIODS:
@@ -101,13 +87,13 @@ def place(
     now = _between(compose(now, translation(*-middle)), links.used)
     rows = trust > COUNTS
     held_by = np.concatenate([links.a[rows], links.b[rows]])
-    number = np.bincount(held_by, minlength=len(slices))
+    number = np.bincount(held_by, minlength=depth)
     likeness = np.array([p.correlation for p in links.pairs])
     residual = [
         1 - float(np.median(likeness[rows & ((links.a == i) | (links.b == i))])) if n else np.nan
         for i, n in enumerate(number)
     ]
-    return Placement(slices, now, number, np.array(residual), [slices[i] for i in first])
+    return Placement(now, number, np.array(residual), first)
 
 
 def hold(
@@ -144,11 +130,10 @@ def hold(
     return held
 
 
-def _nowhere(slices: Sequence[int]) -> Placement:
+def _nowhere(depth: int) -> Placement:
     """All stay where they are in raw."""
-    n = len(slices)
-    now = np.tile(translation(0, 0), (n, 1, 1))
-    return Placement(slices, now, np.zeros(n, int), np.full(n, np.nan), [*slices[:1]])
+    now = np.tile(translation(0, 0), (depth, 1, 1))
+    return Placement(now, np.zeros(depth, int), np.full(depth, np.nan), [0])
 
 
 def _between(now: Matrix, used: NDArray[np.bool_]) -> Matrix:
@@ -161,16 +146,13 @@ def _between(now: Matrix, used: NDArray[np.bool_]) -> Matrix:
 class _Links:
     """The pairs that count: between positions a and b of the slices, (m,). weight : (m,)."""
 
-    def __init__(
-        self, pairs: Sequence[PairResult], slices: Sequence[int], shape: tuple[int, int]
-    ) -> None:
-        where = {z: i for i, z in enumerate(slices)}
+    def __init__(self, pairs: Sequence[PairResult], depth: int, shape: tuple[int, int]) -> None:
         usual = usual_of(pairs)
-        good = [p for p in pairs if counts(p, usual) and p.z in where and p.z + p.k in where]
-        good = _of_large_parts(_joining(_consistent(good, where, shape), where), where)
+        good = [p for p in pairs if counts(p, usual)]
+        good = _of_large_parts(_joining(_consistent(good, depth, shape), depth), depth)
         self.shape, self.pairs = shape, good
-        self.a = np.array([where[p.z] for p in good], int)
-        self.b = np.array([where[p.z + p.k] for p in good], int)
+        self.a = np.array([p.z for p in good], int)
+        self.b = np.array([p.z + p.k for p in good], int)
         self.matrices = np.array([p.matrix for p in good]).reshape(-1, 2, 3)
         self.chains = find_chains(good)
         nearest = usual[min(usual)][0] if usual else 1.0
@@ -181,7 +163,7 @@ class _Links:
             for i, p in enumerate(good)
         ])  # fmt: skip
         self.usual = float(np.median(self.weight)) if good else 0.0
-        self.used = np.zeros(len(slices), bool)
+        self.used = np.zeros(depth, bool)
         self.used[self.a] = self.used[self.b] = True
 
     def differences(self) -> sparse.csr_matrix:
@@ -196,7 +178,7 @@ def _differences(a: NDArray[np.intp], b: NDArray[np.intp], n: int) -> sparse.csr
 
 
 def _consistent(
-    pairs: Sequence[PairResult], where: Mapping[int, int], shape: tuple[int, int]
+    pairs: Sequence[PairResult], depth: int, shape: tuple[int, int]
 ) -> list[PairResult]:
     """Those whose shift at the middle of the slice fits what the others make of it.
 
@@ -204,43 +186,41 @@ def _consistent(
     """
     if not pairs:
         return []
-    a = np.array([where[p.z] for p in pairs])
-    b = np.array([where[p.z + p.k] for p in pairs])
+    a = np.array([p.z for p in pairs])
+    b = np.array([p.z + p.k for p in pairs])
     shifts = modes_of(np.array([p.matrix for p in pairs]), shape)[:, SHIFTS]
-    steps, trust = _differences(a, b, len(where)), np.ones(len(pairs))
+    steps, trust = _differences(a, b, depth), np.ones(len(pairs))
     off = np.zeros(len(pairs))
     for _ in range(REPEATS):
         weighed = steps.T @ sparse.diags(trust)
-        matrix = sparse.csc_matrix(weighed @ steps + FLOOR * sparse.identity(len(where)))
+        matrix = sparse.csc_matrix(weighed @ steps + FLOOR * sparse.identity(depth))
         off = np.hypot(*(shifts + steps @ splu(matrix).solve(-weighed @ shifts)).T)
         trust = 1 / (1 + (off / WRONG) ** 2)
     return [p for p, px in zip(pairs, off, strict=True) if px <= WRONG]
 
 
-def _joining(pairs: Sequence[PairResult], where: Mapping[int, int]) -> list[PairResult]:
+def _joining(pairs: Sequence[PairResult], depth: int) -> list[PairResult]:
     """The near pairs, and of those farther apart the ones that lead over gaps of these."""
     kept: list[PairResult] = []
     for k in sorted({p.k for p in pairs}):
-        part = _parts(kept, where)
-        kept += [
-            p for p in pairs if p.k == k and (k <= NEAR or part[where[p.z]] != part[where[p.z + k]])
-        ]
+        part = _parts(kept, depth)
+        kept += [p for p in pairs if p.k == k and (k <= NEAR or part[p.z] != part[p.z + k])]
     return sorted(kept, key=lambda p: (p.z, p.k))
 
 
-def _of_large_parts(pairs: Sequence[PairResult], where: Mapping[int, int]) -> list[PairResult]:
+def _of_large_parts(pairs: Sequence[PairResult], depth: int) -> list[PairResult]:
     """Without those of few slices that lie on each other and on none of the stack: other tissue."""
-    part = _parts(pairs, where)
+    part = _parts(pairs, depth)
     size = np.bincount(part, minlength=1)[part]
     if size.max(initial=0) < LEAST:
         return list(pairs)
-    return [p for p in pairs if size[where[p.z]] >= LEAST]
+    return [p for p in pairs if size[p.z] >= LEAST]
 
 
-def _parts(pairs: Sequence[PairResult], where: Mapping[int, int]) -> NDArray[np.intp]:
+def _parts(pairs: Sequence[PairResult], depth: int) -> NDArray[np.intp]:
     """Numbers of the parts of the stack that the pairs join, (n,)."""
-    ends = [(where[p.z], where[p.z + p.k]) for p in pairs]
-    return np.asarray(connected_components(_graph(ends, len(where)), directed=False)[1])
+    ends = [(p.z, p.z + p.k) for p in pairs]
+    return np.asarray(connected_components(_graph(ends, depth), directed=False)[1])
 
 
 def _graph(ends: Sequence[tuple[int, int]], n: int) -> sparse.csr_matrix:
