@@ -165,7 +165,7 @@ class Output:
 
     format: str = _field("bdv", "bdv (BigDataViewer HDF5) or tif (a folder of slices)")
     voxel_size_nm: tuple[float, ...] = _field(
-        (), "z, y, x in nm; empty: not known, the view is in pixels"
+        (), "z, y, x in nm; empty: as RAW or PREALIGNED say it, or else the view is in pixels"
     )
     chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
     layer: int = _field(0, "slices in a layer, a power of two (0: chosen from the stack)")

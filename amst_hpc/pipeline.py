@@ -47,6 +47,7 @@ from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.preflight.same_tissue import refuse_other_tissue
+from amst_hpc.preflight.voxel_size import settle_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
@@ -116,6 +117,7 @@ def align(
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
         with ready_tools(config, inputs, comm):
             if config.input.compare and not on_rank_0(comm, lambda: has_begun(job)):
                 refuse_other_tissue(inputs, comm)
@@ -240,6 +242,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         job = Job(blocks.raw, blocks.prealigned, out)
         job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
         inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
             found = attempt.registered(inputs, config.template.radius, provisional=True)

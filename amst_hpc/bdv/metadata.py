@@ -5,6 +5,7 @@ Setup 0, timepoint 0. `settings.xml` beside this module is the text of the view'
 
 from __future__ import annotations
 
+import re
 import tempfile
 import xml.etree.ElementTree as ElementTree
 from importlib.resources import files
@@ -13,7 +14,21 @@ from pathlib import Path
 from string import Template
 
 SETUP = "s00"  # the group of the tables and of the attribute dataType
-NANOMETRES = {"nm": 1.0, "nanometer": 1.0, "um": 1e3, "µm": 1e3, "micrometer": 1e3}
+NANOMETRES = {
+    name: size
+    for size, names in {
+        1e-3: "pm picometer",
+        0.1: "å angstrom",
+        1.0: "nm nanometer",
+        1e3: "um µm \u03bcm micron microns micrometer",
+        1e6: "mm millimeter",
+        1e7: "cm centimeter",
+        25.4e6: "inch inches",
+        1e9: "m meter",
+    }.items()
+    for name in names.split()
+}
+"""Of the units that programs write, in small letters."""
 
 
 def cells(level: int) -> str:
@@ -55,19 +70,23 @@ def write_xml(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -
     temporary.replace(xml_path)
 
 
-def read_voxel_size_nm(xml_path: Path) -> tuple[float, ...]:
-    """z, y, x in nm; empty where it is not known."""
-    if not xml_path.is_file():
-        return ()
+def read_voxel_size_nm(xml_path: Path, h5_path: Path, dataset: str) -> tuple[float, ...]:
+    """z, y, x in nm of a view of an HDF5 file; empty where its XML is not there or does not say it.
+
+    dataset : see `view_name`; of another level nothing is known.
+    """
+    found = re.fullmatch(r"/?t[0-9]+/s([0-9]+)/0/cells", dataset)
     try:
-        root = ElementTree.parse(xml_path)
-    except ElementTree.ParseError:
+        root = ElementTree.parse(xml_path).getroot()
+        if not found or Path(root.findtext(".//ImageLoader/hdf5", "")).name != h5_path.name:
+            return ()
+        setups = {int(s.findtext("id", "-1")): s for s in root.iter("ViewSetup")}
+        setup = setups[int(found[1])]
+        scale = NANOMETRES[setup.findtext("voxelSize/unit", "").strip().lower()]
+        x, y, z = (float(v) * scale for v in setup.findtext("voxelSize/size", "").split())
+    except (OSError, ElementTree.ParseError, ValueError, LookupError):
         return ()
-    scale = NANOMETRES.get(root.findtext(".//voxelSize/unit", "").strip())
-    size = root.findtext(".//voxelSize/size", "").split()
-    if scale is None or len(size) != 3:
-        return ()
-    return tuple(float(v) * scale for v in reversed(size))
+    return z, y, x
 
 
 def find_xml_fault(xml_path: Path, h5_path: Path, voxel_size_nm: tuple[float, ...]) -> str:

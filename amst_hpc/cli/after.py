@@ -65,7 +65,7 @@ def evaluate(
         str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
     ] = None,
     voxel_size_nm: Annotated[
-        str, typer.Option("--voxel-size-nm", metavar="Z,Y,X", help="default: as in the XML")
+        str, typer.Option("--voxel-size-nm", metavar="Z,Y,X", help="default: as the files say")
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="NAME", help="write NAME.csv and NAME.json")

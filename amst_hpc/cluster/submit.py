@@ -34,6 +34,7 @@ from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
 from amst_hpc.overrides import read_overrides
 from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.preflight.voxel_size import find_voxel_size
 
 AIM_SECONDS = 3600.0
 """More nodes are taken until a stack is expected to take no longer."""
@@ -154,6 +155,9 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     _refuse_twice(job.out)
     config = order.load_config()
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
+    voxel = find_voxel_size(inputs.raw, inputs.prealigned, config.output.voxel_size_nm)
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
+    told = (*voxel.notes, *voxel.warnings)
     folder, table = slurm_folder(job.out), ""
     if job.overrides:
         read_overrides(job.overrides, inputs.depth)
@@ -162,7 +166,7 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
         size = size_job(_need(inputs, config), order.site)
         work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), _words(job, order))
         script = Script("align.sbatch", render(work, size, order.site), (job.out,))
-        return Plan(folder, (script,), size.reasons, job.out, table)
+        return Plan(folder, (script,), (*told, *size.reasons), job.out, table)
     cut = plan_blocks(job, config, inputs, blocks)
     if blocks > slurm.largest_array():
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
@@ -174,7 +178,7 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     scripts = (array, merge, replace(array, after="afterok"), merge)
     steps = "register, settle, write, complete"
     reason = f"{blocks} blocks of at most {largest} slices; {steps}; for each of the arrays:"
-    return Plan(folder, scripts, (reason, *size.reasons), job.out, table)
+    return Plan(folder, scripts, (*told, reason, *size.reasons), job.out, table)
 
 
 def _blocks_script(job: Job, order: Order, blocks: int, size: Resources) -> Script:

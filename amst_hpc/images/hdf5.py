@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from amst_hpc.bdv.metadata import read_voxel_size_nm
 from amst_hpc.bdv.reading import VolumeReader
 from amst_hpc.config import InputError
 from amst_hpc.images.stack import (
@@ -24,6 +25,7 @@ from amst_hpc.images.stack import (
     is_constant_sample,
     sample_rows,
 )
+from amst_hpc.images.voxel_size import UNKNOWN, VoxelSize, accept
 from amst_hpc.parallel.node import memory_per_rank
 from amst_hpc.transform import Image
 
@@ -37,9 +39,11 @@ class Hdf5Stack:
 
     numbers: list[int] | None = None
 
-    def __init__(self, path: Path, dataset: str, option: str) -> None:
-        """dataset : empty: BigDataViewer's first setup. Raises `InputError`."""
-        self.path = path
+    def __init__(self, path: Path, dataset: str, option: str, view: Path | None = None) -> None:
+        """dataset : empty: BigDataViewer's first setup. view : BigDataViewer's XML; None: that of
+        the same name. Raises `InputError`.
+        """
+        self.path, self.view = path, view or path.with_suffix(".xml")
         try:
             self.volume = VolumeReader(path, dataset)
         except OSError as error:
@@ -84,7 +88,16 @@ class Hdf5Stack:
         if self.dtype not in (np.uint8, np.uint16):
             raise SliceError(f"{self.source}: dtype {self.dtype}, expected uint8 or uint16")
         _, height, width = self.volume.shape
-        return Header((height, width), self.dtype.name)
+        return Header((height, width), self.dtype.name, self._voxel_size)
+
+    @cached_property
+    def _voxel_size(self) -> VoxelSize:
+        """By the attribute of ilastik and Fiji, or else by the XML."""
+        if size := self.volume.element_size_nm:
+            return accept(size, "element_size_um")
+        if size := read_voxel_size_nm(self.view, self.path, self.volume.name):
+            return accept(size, "BigDataViewer XML")
+        return UNKNOWN
 
     def read(self, z: int) -> Image:
         """See `Stack`."""

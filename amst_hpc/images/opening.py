@@ -100,7 +100,8 @@ def _open_hdf5(path: Path, source: str, option: str) -> Stack:
         raise InputError(f"{option} {path}: not a readable {what} ({first_line(error)})") from None
     if not file.is_file():
         raise InputError(f"{option} {source}: {file} does not exist")
-    return Hdf5Stack(file, dataset, option)
+    view = path if path.suffix.lower() == ".xml" else None
+    return Hdf5Stack(file, dataset, option, view)
 
 
 def _open_series(files: list[Path], source: str, option: str) -> Stack:

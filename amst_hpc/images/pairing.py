@@ -57,7 +57,7 @@ class Inputs:
     """The opened stacks.
 
     `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
-    what is decided about single ones.
+    what is decided about single ones, `voxel_source` where the voxel size was found.
     """
 
     raw: Stack
@@ -67,6 +67,7 @@ class Inputs:
     dtype: str
     select: range
     overrides: Sequence[Override] = ()
+    voxel_source: str = ""
 
     @cached_property
     def excluded(self) -> frozenset[int]:

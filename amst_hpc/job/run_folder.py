@@ -237,8 +237,7 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     """What the results depend on.
 
     `inputs` and `parameters` those of the registration, `solution` those of what is made of it,
-    `output` those of the file. Another `solution` registers no slice again: pairs and
-    layers have keys of their own.
+    `output` of the file. Another `solution` registers no slice again: pairs, layers have own keys.
     """
     tree = to_tree(config)
     tree["coarse"].pop("device")
@@ -255,6 +254,7 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
         "solution": {key: tree[key] for key in ("neighbours", "drift")},
         "output": tree["output"]
         | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},
+        "voxel_source": inputs.voxel_source,
     }
 
 
@@ -290,7 +290,7 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
     """Take the lock if nothing is against it: the job and its fingerprint. Raises `InputError`."""
     refuse_inputs(job, config.output)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
-    before = _read_fingerprint(job.out)
+    before = read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
@@ -299,7 +299,7 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
     with _naming(job):
         lock.take()
     # what another job may have left is looked at once more: now it is ours alone
-    _refuse_foreign(job, _read_fingerprint(job.out), now)
+    _refuse_foreign(job, read_fingerprint(job.out), now)
     return job, now
 
 
@@ -319,7 +319,7 @@ def _naming(job: Job) -> Iterator[None]:
 def _make_folder(
     job: Job, config: Config, now: dict[str, Any], attempt: Attempt, changes: Changes
 ) -> Attempt:
-    before = _read_fingerprint(job.out)
+    before = read_fingerprint(job.out)
     with _naming(job):
         if job.overwrite:
             if before is not None:
@@ -344,11 +344,11 @@ def _make_folder(
 
 def has_begun(job: Job) -> bool:
     """True if this continues a job. Raises `InputError`."""
-    return not job.overwrite and _read_fingerprint(job.out) is not None
+    return not job.overwrite and read_fingerprint(job.out) is not None
 
 
-def _read_fingerprint(out: Path) -> dict[str, Any] | None:
-    """Of the job that began OUT; None where there is none."""
+def read_fingerprint(out: Path) -> dict[str, Any] | None:
+    """Of the job that began OUT; None where there is none. Raises `InputError`."""
     try:
         found: Any = json.loads((run_folder(out) / "journal" / "fingerprint.json").read_text())
         if not isinstance(found, dict) or not {"inputs", "parameters", "output"} <= found.keys():

@@ -38,6 +38,8 @@ def write_products(
     write_whole(folder / "transforms.json", json.dumps(transforms))
     write_whole(folder / "slices.csv", to_csv(results))
     described = describe_run(job, inputs, results) | dict(facts)
+    size = {"nm": config.output.voxel_size_nm, "from": inputs.voxel_source}
+    described["voxel_size"] = size
     write_whole(folder / "run.json", json.dumps(described, indent=1))
     if config.output.format == "bdv":
         view = view_path(job.out, config.output)

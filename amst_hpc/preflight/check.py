@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
 from amst_hpc.images.hdf5 import block_bytes
@@ -18,6 +18,7 @@ from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate
 from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_fault
+from amst_hpc.preflight.voxel_size import find_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 
@@ -48,6 +49,9 @@ def check_inputs(
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         lines.append(_describe(stack, option))
     lines += describe_stacks(raw, prealigned)
+    voxel = find_voxel_size(raw, prealigned, config.output.voxel_size_nm)
+    lines += [*voxel.notes, *voxel.warnings]
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
