@@ -35,7 +35,7 @@ def test_unknown_voxel_size_is_one_pixel(tmp_path):
 
 
 def test_settings_hold_the_contrast_range(tmp_path):
-    write_settings(tmp_path / "out.settings.xml", 12, 3000)
+    write_settings(tmp_path / "out.settings.xml", (12, 3000))
     root = parse(tmp_path / "out.settings.xml")
     assert [e.tag for e in root] == ["ViewerState", "SetupAssignments", "ManualSourceTransforms"]
     setup = root.find(".//ConverterSetup")
