@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.bdv.metadata import Channel
+from amst_hpc.bdv.metadata import Channel, master_path
 from amst_hpc.cluster.status import read_status
 from amst_hpc.config import Config, InputError, to_tree
 from amst_hpc.images.pairing import Inputs, describe_raw
@@ -145,7 +145,8 @@ def _describe(task: Application, run: FinishedRun) -> dict[str, Any]:
 
 def _refuse_places(task: Application, run: FinishedRun, config: Config) -> None:
     """Raises `InputError` for an output in the place of the run, and for an XML of another."""
-    taken = {p.resolve() for p in (run.out, run.out.with_suffix(".xml"), run_folder(run.out))}
+    of_run = (run.out, run.out.with_suffix(".xml"), master_path(run.out), run_folder(run.out))
+    taken = {path.resolve() for path in of_run}
     place = task.job.out.resolve()
     if place in taken or run_folder(place) in taken or taken.intersection(place.parents):
         raise InputError(f"OUT {task.job.out}: is {run.out} or inside it; expected another")

@@ -54,6 +54,8 @@ class Application:
             raise InputError(f"--scale {self.scale:g}: expected a number from 1/64 to 64")
         if self.channel and self.add_to is None:
             raise InputError(f"--channel {self.channel}: expected --add-to OUT.xml with it")
+        if not self.channel.isprintable():
+            raise InputError(f"--channel {self.channel!r}: expected letters, digits and signs")
 
 
 def open_counterpart(
@@ -74,7 +76,7 @@ def open_counterpart(
     there = [z for z in select if z in places]
     names = {r.z: r.file for r in run.results}
     stack = PairedStack(other, places, [names.get(z, "") for z in range(run.depth)])
-    first = on_all_ranks(comm, lambda: stack.header(there[0]))
+    first = on_all_ranks(comm, lambda: _header(stack, there[0]))
     mine = split(len(there), comm.size)[comm.rank]
     faults = [f for i in mine if (f := slice_fault(stack, there[i], first, task, run))]
     if config.output.format == "bdv" and job.out.suffix != ".h5":
@@ -165,17 +167,25 @@ def _pair_by_number(other: Stack, run: FinishedRun) -> dict[int, int]:
     return places
 
 
+def _header(stack: Stack, z: int) -> Header:
+    """Raises `InputError`; OSError where the file system is away."""
+    try:
+        return stack.header(z)
+    except SliceError as error:
+        cause = error.__context__
+        if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
+            raise OSError(cause.errno, f"{OTHER} {error}") from None
+        raise InputError(f"{OTHER} {error}") from None
+
+
 def slice_fault(
     stack: PairedStack, z: int, first: Header, task: Application, run: FinishedRun
 ) -> str:
     """What is wrong with a slice: unreadable, cut short, of another size or dtype; else empty."""
     try:
-        header = stack.header(z)
-    except SliceError as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
-            raise OSError(cause.errno, f"{OTHER} {error}") from None
-        return f"{OTHER} {error}"
+        header = _header(stack, z)
+    except InputError as error:
+        return str(error)
     name = f"{OTHER} {stack.source} slice {stack.names[z]}"
     if header.dtype != first.dtype:
         return f"{name}: dtype {header.dtype}, expected {first.dtype} as in the first one"
@@ -196,10 +206,9 @@ def fits(size: Yx, raw: Yx, scale: float) -> bool:
 
 
 def find_scale(size: Yx, raw: Yx) -> float:
-    """The scale that fits: a whole number, one over it, or a decimal number; 0: none does."""
+    """The scale that fits: a whole number, one over it, or quarters; 0: none does."""
     ratio = size[1] / raw[1]
-    whole = float(round(ratio)) if ratio >= 1 else 1 / round(1 / ratio)
-    tries = [whole, round(ratio, 1), round(ratio, 2), round(ratio, 3)]
+    tries = [float(round(ratio)) if ratio >= 1 else 1 / round(1 / ratio), round(4 * ratio) / 4]
     return next((s for s in tries if 1 / 64 <= s <= 64 and fits(size, raw, s)), 0.0)
 
 

@@ -45,11 +45,9 @@ def write_tiffs(
         journal.write({"kind": "begun", "layer_depth": 1})
 
         def is_kept(i: int) -> bool:
-            result = aligned.results[i]
+            result, wanted = aligned.results[i], _key(aligned, i, output)
             key, crc = known.get(result.z, ("", 0))
-            return key == _key(aligned, i, output) and is_whole(
-                attempt.out / result.file, shape, dtype, crc
-            )
+            return key == wanted and is_whole(attempt.out / result.file, shape, dtype, crc)
 
         for i, image in _make(aligned, shares, is_kept, stop):
             if image is not None:
