@@ -1,5 +1,6 @@
 """`amst-hpc apply`: the transforms of a run on other stacks, read back by independent readers."""
 
+import errno
 import json
 import os
 import shutil
@@ -13,6 +14,8 @@ import tifffile
 from jobs import FAST, SLOWED, Job, call, contents, finished, journal, run, slices, transforms
 from spoilt import refused
 from stacks import inputs, read_cells, read_stack, resampled, save_stack
+
+from amst_hpc.bdv.metadata import write_xml
 
 LAYOUT = ("output.levels=3", "output.chunk=32", "output.layer=8", "output.voxel_size_nm=[8,5,5]")
 OPTIONS = (*FAST, *(part for text in LAYOUT for part in ("--set", text)))
@@ -117,16 +120,28 @@ def test_full_resolution_lies_over_the_binned_stack(aligned, tmp_path):
     assert "<size>2.5 2.5 8.0</size>" in out.with_suffix(".xml").read_text()
 
 
-def test_one_xml_shows_both(own, aligned, tmp_path):
+def test_one_xml_shows_both(own, aligned, tmp_path, monkeypatch):
     before = own.read_bytes()
     raw = read_stack(raw_of(aligned))
     bright = save_stack(tmp_path / "bright", raw.astype(np.uint16) * 200)
     line = ("apply", own, bright, tmp_path / "sub" / "esb.h5", "--add-to", own.with_suffix(".xml"))
     (tmp_path / "sub").mkdir()
     line = (*line, "--channel", "ESB", "--range", "4:20")
+    shutil.copy(own.with_suffix(".xml"), tmp_path / "former.xml")
+
+    def fail(path, *rest):
+        if path == own.with_suffix(".xml"):
+            raise OSError(errno.EIO, "gone", str(path))
+        return write_xml(path, *rest)
+
+    with monkeypatch.context() as patched:  # on its way to the new XML
+        patched.setattr("amst_hpc.passes.products.write_xml", fail)
+        assert call(*line).code == 1
+    assert own.with_suffix(".xml").read_text() == (tmp_path / "former.xml").read_text()
     assert "open " + str(own.with_suffix(".xml")) in finished(call(*line)).stdout
     views = [own.with_suffix(".xml"), own.with_suffix(".settings.xml")]
     first = [path.read_text() for path in views]
+    assert first[0] != views[0].with_name("former.xml").read_text()
     finished(call(*line))  # does not add it twice
     assert [path.read_text() for path in views] == first
     assert own.read_bytes() == before
