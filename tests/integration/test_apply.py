@@ -206,6 +206,22 @@ def test_a_subset_is_paired_by_the_numbers_in_the_names(aligned, tmp_path):
     refused(call("apply", aligned, source, tmp_path / "h5.h5"), "has 21 slices, RAW of .* 24: exp")
 
 
+def test_slices_of_several_sizes_have_the_sizes_of_raw(tissue, tmp_path):
+    """Raw slices with a zero border, which the transforms take into account."""
+    for part in ("raw", "pre"):
+        shutil.copytree(tissue / part, tmp_path / part)
+    path = tmp_path / "raw" / "slice_00003.tif"
+    tifffile.imwrite(path, np.pad(tifffile.imread(path), ((7, 2), (5, 11))))
+    out, line = tmp_path / "out.h5", ("--range", "0:8", "--set", "neighbours.enabled=false")
+    finished(call("align", *inputs(tmp_path), out, *FAST, *line), 0, 3)
+    facts = json.loads((tmp_path / "out.amst/run.json").read_text())
+    assert (facts["raw_yx"], facts["raw_yx_others"]) == ([144, 160], {"3": [153, 176]})
+    finished(call("apply", out, tmp_path / "raw", tmp_path / "o.h5"))
+    assert contents(tmp_path / "o.h5") == contents(out)
+    expected = r"slice_00003.tif: size \(144, 160\) \(y, x\), RAW of .* \(153, 176\)"
+    refused(call("apply", out, tissue / "raw", tmp_path / "no.h5"), expected)
+
+
 def test_a_killed_job_is_continued_by_the_same_line(aligned, tmp_path, monkeypatch):
     monkeypatch.setenv("FAULTS", json.dumps({"make": 0.4, "sync": 0}))
     line = ("apply", aligned, raw_of(aligned), tmp_path / "out.h5")
