@@ -22,7 +22,7 @@ from typing import Any
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
 from amst_hpc.config import Config, InputError, Output, from_tree
-from amst_hpc.images.pairing import Inputs, Job, open_inputs
+from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import find_place
@@ -147,7 +147,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
-        facts = describe_ranks(config, attempt, comm, seconds)
+        facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
 
@@ -265,7 +265,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
-            facts |= describe_blocks(attempt, len(blocks.ranges))
+            facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
 
@@ -302,21 +302,33 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
 
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
     """
-    local_rank, local_size = local_place(comm)
-    with ExitStack() as held:
-        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
-        prepare(scratch, cores_per_rank(local_size))
+    with ready_opencl(comm):
 
         def check() -> None:
             sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
             if sift or alone or config.neighbours.enabled:
                 check_device(config.coarse.device)
             check_refine(config.refine)
-            if config.output.format == "bdv":
-                choose_writer(config.output, comm.size)
-                check_layer(inputs, config.output)
+            check_output(config.output, inputs, comm)
 
         on_all_ranks(comm, check)
         # on every rank: each loads elastix here that would load it for its first slice
         on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield
+
+
+@contextmanager
+def ready_opencl(comm: Communicator) -> Iterator[None]:
+    """Makes OpenCL ready; nothing is computed there."""
+    local_rank, local_size = local_place(comm)
+    with ExitStack() as held:
+        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
+        prepare(scratch, cores_per_rank(local_size))
+        yield
+
+
+def check_output(output: Output, inputs: Inputs, comm: Communicator) -> None:
+    """Raises `InputError` for a writer that is not there, or layers that cannot be."""
+    if output.format == "bdv":
+        choose_writer(output, comm.size)
+        check_layer(inputs, output)

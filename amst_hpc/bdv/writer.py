@@ -99,7 +99,8 @@ class BdvWriter:
         if block.shape != expected or block.dtype != dtype:
             found = f"{block.shape} {block.dtype}"
             raise ValueError(f"layer {layer} is {found}, expected {expected} {dtype}")
-        levels = [level.view(self.target.stored) for level in pyramid(block, layout)]
+        made = pyramid(block, layout, self.target.labels)
+        levels = [level.view(self.target.stored) for level in made]
         return self._put(layer, levels)
 
     def _put(self, layer: int, levels: list[Block]) -> Checksums:

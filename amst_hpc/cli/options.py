@@ -116,11 +116,14 @@ def start_logging(rank: int, size: int) -> None:
 
 
 def settings(
-    config: Path | None, changes: list[str] | None, options: Mapping[str, str | None]
+    config: Path | None,
+    changes: list[str] | None,
+    options: Mapping[str, str | None],
+    base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The configuration from --config, --set and options that are short for a --set."""
+    """The configuration from `base`, --config, --set and options that are short for a --set."""
     short = [f'{key}="{value}"' for key, value in options.items() if value is not None]
-    return load_config(config, [*(changes or []), *short])
+    return load_config(config, [*(changes or []), *short], base)
 
 
 def named(out: Path) -> Path:

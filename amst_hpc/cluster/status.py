@@ -93,6 +93,11 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
+    if "transforms" in began["parameters"]:  # of another run: nothing is registered
+        state, why = _state(out, folder)
+        total = stop - start
+        written = total if state == "done" else min(total, _written(folder / "journal"))
+        return Status(out, state, total, total, written, reason=why)
     kept = registered(folder / "journal", "slice", "provisional")
     found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))

@@ -155,7 +155,8 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     _refuse_twice(job.out)
     config = order.load_config()
     inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
-    voxel = find_voxel_size(inputs.raw, inputs.prealigned, config.output.voxel_size_nm)
+    stacks = {"RAW": inputs.raw, "PREALIGNED": inputs.prealigned}
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
     config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     told = (*voxel.notes, *voxel.warnings)
     folder, table = slurm_folder(job.out), ""

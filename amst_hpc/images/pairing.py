@@ -6,14 +6,17 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import logging
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,7 +60,9 @@ class Inputs:
     """The opened stacks.
 
     `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
-    what is decided about single ones, `voxel_source` where the voxel size was found.
+    what is decided about single ones, `voxel_source` where the voxel size was found. applied : what
+    the output depends on where transforms of a finished run are applied and nothing is registered
+    (`prealigned` is then `raw`).
     """
 
     raw: Stack
@@ -68,6 +73,7 @@ class Inputs:
     select: range
     overrides: Sequence[Override] = ()
     voxel_source: str = ""
+    applied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @cached_property
     def excluded(self) -> frozenset[int]:
@@ -131,7 +137,21 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     return Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
 
 
-def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
+def describe_raw(inputs: Inputs, comm: Communicator) -> dict[str, Any]:
+    """What run.json says of the raw slices, so that other stacks can be paired with them later:
+    their usual size (y, x), that of those that differ, whether their names count them; collective.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    for i in split(len(inputs.select), comm.size)[comm.rank]:
+        with contextlib.suppress(SliceError):  # gone since it was read
+            sizes[inputs.select[i]] = inputs.raw.header(inputs.select[i]).shape
+    found = {z: size for part in comm.allgather(sizes) for z, size in part.items()}
+    usual = Counter(found.values()).most_common(1)[0][0] if found else inputs.shape
+    others = {z: size for z, size in found.items() if size != usual}
+    return {"raw_yx": usual, "raw_yx_others": others, "raw_numbered": bool(inputs.raw.numbers)}
+
+
+def refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
     """Every rank must see the same slices. Raises `InputError` on all."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         seen = comm.allgather((len(stack.names), zlib.crc32("\n".join(stack.names).encode())))
@@ -143,7 +163,7 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
             )
 
 
-def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
+def refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
     """Raises `InputError` for an output that is a file of an input, by whatever name."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         first, *more = stack.files
@@ -159,8 +179,8 @@ def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Sta
     both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
     raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
-    _refuse_different_views(raw, prealigned, comm)
-    on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
+    refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: refuse_own_input(job, raw, prealigned))
     on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import shutil
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
@@ -22,6 +21,7 @@ from amst_hpc.job.changes import (
     read_stamps,
     write_stamps,
 )
+from amst_hpc.job.fingerprint import fingerprint
 from amst_hpc.job.journal import (
     FORGOTTEN,
     Journal,
@@ -38,7 +38,6 @@ from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
-from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
 
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
@@ -231,37 +230,6 @@ class Attempt:
         for folder in (self.journal, self.thumbnails):
             for path in folder.glob("*.write.log"):
                 path.unlink()
-
-
-def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
-    """What the results depend on.
-
-    `inputs` and `parameters` those of the registration, `solution` those of what is made of it,
-    `output` of the file. Another `solution` registers no slice again: pairs, layers have own keys.
-    """
-    tree = to_tree(config)
-    tree["coarse"].pop("device")
-    tree["output"].pop("writer")
-    tree["output"].pop("report")
-    path = config.refine.parameter_file
-    content = Path(path).read_bytes() if path else b""
-    tree["refine"]["parameter_file"] = hashlib.sha256(content).hexdigest()[:16] if path else ""
-    tree["refine"]["version"] = elastix_version(config.refine)
-    stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
-    return {
-        "inputs": {name: {"slices": len(s.names)} for name, s in stacks},
-        "parameters": {key: tree[key] for key in ("template", "registration", "coarse", "refine")},
-        "solution": {key: tree[key] for key in ("neighbours", "drift")},
-        "output": tree["output"]
-        | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},
-        "voxel_source": inputs.voxel_source,
-    }
-
-
-def _names(inputs: Inputs, config: Config) -> str:
-    """A digest of the names that the slices of the output get from those of raw."""
-    names = inputs.raw.names if config.output.format == "tif" else []
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if names else ""
 
 
 @contextmanager

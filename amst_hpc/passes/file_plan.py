@@ -62,6 +62,7 @@ def plan_file(aligned: AlignedStack, output: Output, attempt: Attempt, ranks: in
     layout, writer = plan_layout(aligned.inputs, output), choose_writer(output, ranks)
     token, keys, closed = _read_journal(attempt)
     target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, append=True)
+    target = replace(target, labels=aligned.labels)
     if token and (closed or writer == "direct"):
         wanted = {n: aligned.key(slices) for n, slices in enumerate(layout.layers)}
         missing = [n for n in wanted if keys.get(n) != wanted[n]]

@@ -6,12 +6,15 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from amst_hpc import __version__
-from amst_hpc.bdv.metadata import write_settings, write_xml
-from amst_hpc.config import Config
+from amst_hpc.bdv.channels import write_master
+from amst_hpc.bdv.metadata import master_path, write_settings, write_xml
+from amst_hpc.config import Config, Output
 from amst_hpc.images.pairing import Inputs, Job
+from amst_hpc.job.channels import keep_current
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.run_folder import run_folder, view_path
 from amst_hpc.quality.report import try_report
@@ -42,11 +45,21 @@ def write_products(
     described["voxel_size"] = size
     write_whole(folder / "run.json", json.dumps(described, indent=1))
     if config.output.format == "bdv":
-        view = view_path(job.out, config.output)
-        write_settings(view.with_suffix(".settings.xml"), *grey_range(folder / "thumbnails"))
-        write_xml(view, job.out, config.output.voxel_size_nm)
+        write_view(job.out, config.output)
     if config.output.report:
         try_report(job.out)
+
+
+def write_view(out: Path, output: Output) -> None:
+    """OUT.settings.xml and OUT.xml, with the stacks that were added to it."""
+    view, channels = view_path(out, output), keep_current(out)
+    if channels:
+        write_master(out, channels)
+    grey = grey_range(run_folder(out) / "thumbnails")
+    write_settings(view.with_suffix(".settings.xml"), grey, channels)
+    write_xml(view, out, output.voxel_size_nm, channels)
+    if not channels:
+        master_path(out).unlink(missing_ok=True)
 
 
 def describe_run(job: Job, inputs: Inputs, results: Sequence[SliceResult]) -> dict[str, Any]:

@@ -105,7 +105,8 @@ def _write_direct(
                 block = aligned.make_layer(slices, next(blocks), thumbnails, stop)
                 if block is None:
                     break
-                thread.put(layer, [v.view(target.stored) for v in pyramid(block, layout)])
+                levels = pyramid(block, layout, target.labels)
+                thread.put(layer, [level.view(target.stored) for level in levels])
                 if in_hand == 1:
                     thread.wait()
                 tally.add(fell_back=False)

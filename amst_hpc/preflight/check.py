@@ -36,6 +36,7 @@ def check_inputs(
 ) -> Report:
     """Check both stacks. Raises `InputError` where they cannot even be opened."""
     raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
+    stacks = {"RAW": raw, "PREALIGNED": prealigned}
     check_refine(config.refine)
     try_elastix(config.refine)
     faults, lines = [], []
@@ -46,10 +47,9 @@ def check_inputs(
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))
     first = raw.header(0), prealigned.header(0)
-    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
-        lines.append(_describe(stack, option))
+    lines += [_describe(stack, option) for option, stack in stacks.items()]
     lines += describe_stacks(raw, prealigned)
-    voxel = find_voxel_size(raw, prealigned, config.output.voxel_size_nm)
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
     lines += [*voxel.notes, *voxel.warnings]
     config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
@@ -58,7 +58,7 @@ def check_inputs(
             found = slice_faults(raw, prealigned, z, *first)
             faults += found
             if not found:
-                for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+                for option, stack in stacks.items():
                     blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)

@@ -1,13 +1,14 @@
 """The voxel size of a job: the one that was given, or else what RAW and PREALIGNED say.
 
-A few slices of each are looked at. A job that was begun keeps what was found then: its levels
-depend on it, and a slice that was replaced must not lay the file out anew.
+Of `apply` the one of the run, or else what OTHER_RAW says. A few slices of each are looked at. A
+job that was begun keeps what was found then: its levels depend on it, and a slice that was replaced
+must not lay the file out anew.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config
@@ -52,7 +53,8 @@ def _settle(job: Job, config: Config, inputs: Inputs) -> tuple[tuple[float, ...]
     then = tuple(before.get("output", {}).get("voxel_size_nm", ()))
     if before.get("voxel_source", GIVEN) != GIVEN and given in ((), then):
         return then, before["voxel_source"]
-    found = find_voxel_size(inputs.raw, inputs.prealigned, given)
+    stacks = {"RAW": inputs.raw, "PREALIGNED": inputs.prealigned}
+    found = find_voxel_size({"OTHER_RAW": inputs.raw} if inputs.applied else stacks, given)
     for note in found.notes:
         log.info("%s", note)
     for warning in found.warnings:
@@ -60,17 +62,20 @@ def _settle(job: Job, config: Config, inputs: Inputs) -> tuple[tuple[float, ...]
     return found.nm, found.source
 
 
-def find_voxel_size(raw: Stack, prealigned: Stack, given: tuple[float, ...]) -> Found:
-    """given : what counts where it is not empty; it is compared all the same."""
-    of_raw, notes, warnings = _look(raw, "RAW")
-    of_prealigned, *more = _look(prealigned, "PREALIGNED")
-    notes, warnings = notes + more[0], warnings + more[1]
-    if of_raw.differs(of_prealigned):
-        warnings.append(
-            f"voxel size: {of_raw} in {of_raw.source}, {of_prealigned} in {of_prealigned.source}"
-        )
-        of_prealigned = UNKNOWN
-    size = _join(of_raw, of_prealigned)
+def find_voxel_size(stacks: Mapping[str, Stack], given: tuple[float, ...]) -> Found:
+    """stacks : by their names on the command line; the first one counts most. given : what counts
+    where it is not empty; it is compared all the same.
+    """
+    size = UNKNOWN
+    notes: list[str] = []
+    warnings: list[str] = []
+    for option, stack in stacks.items():
+        found, noted, warned = _look(stack, option)
+        notes, warnings = notes + noted, warnings + warned
+        if size.differs(found):
+            warnings.append(f"voxel size: {size} in {size.source}, {found} in {found.source}")
+        else:
+            size = _join(size, found)
     if given:
         if size.differs(VoxelSize(given)):
             what = f"{GIVEN} = {list(given)}, but {size} in {size.source}"

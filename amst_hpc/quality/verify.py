@@ -21,6 +21,7 @@ from amst_hpc.bdv.verify import find_bad_layers, find_fault
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.config import Config, InputError, load_config
 from amst_hpc.geometry import Layout, make_layout, split
+from amst_hpc.job.channels import read_channels
 from amst_hpc.job.journal import FORGOTTEN, records
 from amst_hpc.job.lock import locked
 from amst_hpc.job.progress import ProgressMeter
@@ -57,7 +58,7 @@ def verify_output(out: Path, comm: Communicator, repair: bool = False) -> Report
     faults = [f"{out}: {text}" for text in ([fault] if fault else bad.values())]
     if not faults:
         size = target.output.voxel_size_nm
-        fault = on_rank_0(comm, lambda: find_xml_fault(view, out, size) or "")
+        fault = on_rank_0(comm, lambda: find_xml_fault(view, out, size, read_channels(out)))
         faults = [f"{view}: {fault}"] if fault else []
     if repair and bad and not fault:
         on_rank_0(comm, lambda: _forget(out, target, sorted(bad)))

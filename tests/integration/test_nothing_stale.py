@@ -675,11 +675,11 @@ def test_the_content_of_a_parameter_file_counts(stacks, tmp_path):
 
 
 def test_another_elastix_is_another_job(stacks, tmp_path, monkeypatch):
-    from amst_hpc.job import run_folder
+    from amst_hpc.job import fingerprint
 
     out = tmp_path / "out.h5"
     finished(call(*line(stacks[0], out)))
-    monkeypatch.setattr(run_folder, "elastix_version", lambda _: "other 9.9")
+    monkeypatch.setattr(fingerprint, "elastix_version", lambda _: "other 9.9")
     refused(call(*line(stacks[0], out)), "parameters.refine.version: .* -> other 9.9")
 
 

@@ -19,6 +19,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "cli",
     "api",
     "amst_main",
+    "apply",
     "pipeline",
     "passes",
     "cluster",

@@ -29,20 +29,24 @@ def save(tmp_path):
     return make
 
 
+def find(raw, prealigned, given):
+    return find_voxel_size({"RAW": raw, "PREALIGNED": prealigned}, given)
+
+
 def test_raw_comes_first(save):
-    found = find_voxel_size(save("raw", imagej(5, 4, 8)), save("pre", imagej(5.01, 4, 8)), ())
+    found = find(save("raw", imagej(5, 4, 8)), save("pre", imagej(5.01, 4, 8)), ())
     assert (found.nm, found.source) == ((8, 5, 4), "RAW (ImageJ metadata)")
     assert found.notes == ["voxel size: z, y, x = 8, 5, 4 nm, from RAW (ImageJ metadata)"]
     assert not found.warnings
 
 
 def test_files_that_say_nothing_are_not_worth_a_word(save):
-    found = find_voxel_size(save("raw", {}, {}), save("pre", {}, {}), ())
+    found = find(save("raw", {}, {}), save("pre", {}, {}), ())
     assert found == type(found)((), "", [], [])
 
 
 def test_without_z_nothing_is_taken_and_one_line_says_so(save):
-    found = find_voxel_size(save("raw", imagej(5, 5), {}), save("pre", {}, imagej(5, 5)), ())
+    found = find(save("raw", imagej(5, 5), {}), save("pre", {}, imagej(5, 5)), ())
     assert found.nm == ()
     (line,) = found.notes
     assert line == (
@@ -52,13 +56,13 @@ def test_without_z_nothing_is_taken_and_one_line_says_so(save):
 
 
 def test_what_raw_does_not_know_prealigned_adds(save):
-    found = find_voxel_size(save("raw", imagej(5, 4)), save("pre", imagej(5, 4, 8)), ())
+    found = find(save("raw", imagej(5, 4)), save("pre", imagej(5, 4, 8)), ())
     assert found.nm == (8, 5, 4)
     assert found.source == "RAW (ImageJ metadata), PREALIGNED (ImageJ metadata)"
 
 
 def test_stacks_that_disagree_are_named_and_nothing_is_mixed(save):
-    found = find_voxel_size(save("raw", imagej(5, 5)), save("pre", imagej(4, 4, 8)), ())
+    found = find(save("raw", imagej(5, 5)), save("pre", imagej(4, 4, 8)), ())
     assert found.nm == ()
     (line,) = found.warnings
     assert line == (
@@ -69,7 +73,7 @@ def test_stacks_that_disagree_are_named_and_nothing_is_mixed(save):
 
 
 def test_slices_that_disagree_are_named_and_not_believed(save):
-    found = find_voxel_size(
+    found = find(
         save("raw", imagej(5, 5, 8), {}, imagej(4, 4, 8)), save("pre", imagej(5, 5, 8)), ()
     )
     assert (found.nm, found.source) == ((8, 5, 5), "PREALIGNED (ImageJ metadata)")
@@ -83,8 +87,8 @@ def test_slices_that_disagree_are_named_and_not_believed(save):
 
 def test_a_setting_counts_more_than_the_files(save):
     raw, pre = save("raw", imagej(5, 5)), save("pre", {})
-    assert find_voxel_size(raw, pre, (8, 5, 5)).warnings == []
-    found = find_voxel_size(raw, pre, (8, 4, 4))
+    assert find(raw, pre, (8, 5, 5)).warnings == []
+    found = find(raw, pre, (8, 4, 4))
     assert (found.nm, found.source) == ((8, 4, 4), GIVEN)
     assert found.warnings == [
         (
@@ -95,7 +99,7 @@ def test_a_setting_counts_more_than_the_files(save):
 
 
 def test_what_cannot_be_is_told(save):
-    found = find_voxel_size(save("raw", imagej(50_000, 50_000, 8)), save("pre", {}), ())
+    found = find(save("raw", imagej(50_000, 50_000, 8)), save("pre", {}), ())
     assert found.notes == [
         (
             "voxel size: RAW says y = 50000 nm, x = 50000 nm (ImageJ metadata), which no electron "
@@ -111,7 +115,7 @@ def test_what_cannot_be_is_told(save):
 def test_a_slice_that_cannot_be_read_is_left_to_others(save, tmp_path):
     raw = save("raw", imagej(5, 5, 8), {}, {})
     (tmp_path / "raw" / "s1.tif").write_bytes(b"no TIFF")
-    assert find_voxel_size(raw, save("pre", {}), ()).nm == (8, 5, 5)
+    assert find(raw, save("pre", {}), ()).nm == (8, 5, 5)
 
 
 def test_check_and_submit_tell_it(save, tmp_path):
