@@ -309,7 +309,7 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
             if sift or alone or config.neighbours.enabled:
                 check_device(config.coarse.device)
             check_refine(config.refine)
-            if config.output.format == "bdv":
+            if config.output.format != "tif":
                 choose_writer(config.output, comm.size)
                 check_layer(inputs, config.output)
 

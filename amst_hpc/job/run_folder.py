@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
@@ -33,7 +33,9 @@ from amst_hpc.job.journal import (
     write_whole,
 )
 from amst_hpc.job.lock import OutputLock
-from amst_hpc.job.room import check_room, refuse_inputs
+from amst_hpc.job.room import check_room, refuse_inputs, stem
+from amst_hpc.ome_zarr.folder import find_foreign
+from amst_hpc.ome_zarr.metadata import METADATA
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
@@ -41,12 +43,13 @@ from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
 
+ZARR = FORMATS["ome-zarr"]
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """`OUT.suffix` beside `OUT.h5`, or beside the folder OUT of TIFF slices."""
-    return out.with_name(out.name.removesuffix(".h5") + suffix)
+    """`OUT.suffix` beside `OUT.h5` or `OUT.ome.zarr`, or beside the folder OUT of TIFF slices."""
+    return out.with_name(stem(out) + suffix)
 
 
 def run_folder(out: Path) -> Path:
@@ -55,8 +58,13 @@ def run_folder(out: Path) -> Path:
 
 
 def view_path(out: Path, output: Output) -> Path:
-    """What to open: the BigDataViewer XML, or the folder of slices."""
+    """What to open: the BigDataViewer XML, the OME-Zarr, or the folder of slices."""
     return out.with_suffix(".xml") if output.format == "bdv" else out
+
+
+def seal_path(out: Path) -> Path:
+    """What is written last of all: the BigDataViewer XML, or what makes a folder an OME-Zarr."""
+    return out / METADATA if out.suffix == ZARR else out.with_suffix(".xml")
 
 
 @dataclass(frozen=True)
@@ -99,7 +107,12 @@ class Attempt:
     @property
     def partial(self) -> Path:
         """The output while it grows; it gets its name when it is complete."""
-        return self.folder / "writing.h5"
+        return self.folder / f"writing{self.out.suffix if self.out.suffix == ZARR else '.h5'}"
+
+    @property
+    def replaced(self) -> Path:
+        """An older OME-Zarr of that name, while the new one takes its place."""
+        return self.folder / "replaced.zarr"
 
     @property
     def stop_flag(self) -> Path:
@@ -223,9 +236,11 @@ class Attempt:
 
         TIFF slices stay until their successors are there: see `former_slices`.
         """
-        if self.out.is_dir():
+        if self.out.is_dir() and self.out.suffix != ZARR:
             names = {r["file"] for r in records(self.journal) if "file" in r}
             write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
+        if self.partial.is_dir():
+            shutil.rmtree(self.partial)
         self.partial.unlink(missing_ok=True)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
@@ -295,12 +310,23 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
     same = before is not None and before["output"] == now["output"]
+    if job.out.suffix == ZARR and (job.overwrite or not same):
+        _refuse_foreign_folder(job.out)
     check_room(job, config, inputs, Attempt(job.out).partial, same and not job.overwrite)
     with _naming(job):
         lock.take()
     # what another job may have left is looked at once more: now it is ours alone
     _refuse_foreign(job, _read_fingerprint(job.out), now)
     return job, now
+
+
+def _refuse_foreign_folder(out: Path) -> None:
+    """Raises `InputError` for a folder in OUT's place that is not ours: it would be removed."""
+    if names := find_foreign(out):
+        raise InputError(
+            f"OUT {out}: holds {', '.join(names[:4])}, which amst-hpc did not write there; "
+            "expected another name, or what was there moved away"
+        )
 
 
 @contextmanager

@@ -9,11 +9,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from amst_hpc import __version__
+from amst_hpc.bdv.file import make_target
 from amst_hpc.bdv.metadata import write_settings, write_xml
 from amst_hpc.config import Config
+from amst_hpc.geometry import usual_layout
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
-from amst_hpc.job.run_folder import run_folder, view_path
+from amst_hpc.job.room import stem
+from amst_hpc.job.run_folder import run_folder, seal_path, view_path
+from amst_hpc.ome_zarr.metadata import group_metadata
 from amst_hpc.quality.report import try_report
 from amst_hpc.quality.thumbnails import grey_range
 from amst_hpc.slice_result import SliceResult, to_csv
@@ -29,7 +33,8 @@ def write_products(
 ) -> None:
     """Write them (rank 0); `facts` : of the run, for run.json.
 
-    The XML comes last, when everything it stands for is there.
+    The XML comes last (of an OME-Zarr the metadata of its group), when everything it stands for is
+    there.
     """
     folder = run_folder(job.out)
     transforms: list[Any] = [None] * inputs.depth
@@ -43,6 +48,12 @@ def write_products(
         view = view_path(job.out, config.output)
         write_settings(view.with_suffix(".settings.xml"), *grey_range(folder / "thumbnails"))
         write_xml(view, job.out, config.output.voxel_size_nm)
+    elif config.output.format == "ome-zarr":
+        output, shape = config.output, (len(inputs.select), *inputs.shape)
+        layout = usual_layout(shape, inputs.slice_bytes, output)
+        target = make_target(job.out, layout, inputs.dtype, output)
+        group = group_metadata(target, stem(job.out), grey_range(folder / "thumbnails"))
+        write_whole(seal_path(job.out), json.dumps(group, indent=1))
     if config.output.report:
         try_report(job.out)
 

@@ -27,6 +27,7 @@ from amst_hpc.content import blackened
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import SliceError, Stack
+from amst_hpc.images.zarr import ZarrStack
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.opencl.devices import prepare
 from amst_hpc.parallel.communicator import on_all_ranks
@@ -151,9 +152,15 @@ def _evaluate_one(
     to_reference = [pair for _, part in gathered for _, pair in part]
     offsets = np.array([(p.y, p.x) for p in to_reference])
     drift = low_pass(offsets, DRIFT_SIGMA) if to_reference else None
-    view = Path(stack.source.partition(":/")[0]).with_suffix(".xml")
-    voxel = options.voxel_size_nm or read_voxel_size_nm(view)
+    voxel = options.voxel_size_nm or _voxel_size_nm(stack)
     return Evaluation(stack.source, start, pairs, drift, voxel)
+
+
+def _voxel_size_nm(stack: Stack) -> tuple[float, ...]:
+    """As in the metadata of an OME-Zarr, or in the XML of an HDF5 file."""
+    if isinstance(stack, ZarrStack):
+        return stack.voxel_size_nm
+    return read_voxel_size_nm(Path(stack.source.partition(":/")[0]).with_suffix(".xml"))
 
 
 def _check(
