@@ -25,8 +25,8 @@ from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records, registered
 from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
-from amst_hpc.job.room import find_place
-from amst_hpc.job.run_folder import beside, run_folder, seal_path
+from amst_hpc.job.room import find_place, seal_path
+from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 from amst_hpc.slice_result import OVERRIDE
 

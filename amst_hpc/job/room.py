@@ -6,18 +6,20 @@ import glob
 import os
 import re
 import shutil
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
 
 from amst_hpc.bdv.direct import file_bytes
 from amst_hpc.bdv.file import make_target
-from amst_hpc.config import Config, InputError, Output
+from amst_hpc.config import FORMATS, Config, InputError, Output
 from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
-from amst_hpc.ome_zarr.folder import disk_bytes
-from amst_hpc.ome_zarr.metadata import folder_bytes
+from amst_hpc.ome_zarr.folder import disk_bytes, find_foreign, remove
+from amst_hpc.ome_zarr.metadata import METADATA, folder_bytes
 
+ZARR = FORMATS["ome-zarr"]
 LONGEST_NAME = 230  # bytes; .NAME.failed-0001.PID and .NAME.settings.xml.part have 255 at most
 
 
@@ -38,6 +40,11 @@ def find_place(out: Path) -> Path:
 def stem(out: Path) -> str:
     """The name of an output without its ending; what stands beside it begins so."""
     return re.sub(r"(\.h5|(\.ome)?\.zarr)$", "", out.name)
+
+
+def seal_path(out: Path) -> Path:
+    """What is written last of all: the BigDataViewer XML, or what makes a folder an OME-Zarr."""
+    return out / METADATA if out.suffix == ZARR else out.with_suffix(".xml")
 
 
 def _check_length(out: Path) -> None:
@@ -73,6 +80,22 @@ def _slices_behind(path: Path, several: bool) -> set[Path]:
     """The folders of slices that are links."""
     found = path.parent.glob(path.name) if several else path.iterdir() if path.is_dir() else ()
     return {each.resolve().parent for each in found if each.is_symlink()}
+
+
+def refuse_foreign_folder(out: Path) -> None:
+    """Raises `InputError` for an OME-Zarr in OUT's place that is not ours: it would be removed."""
+    if names := find_foreign(out):
+        raise InputError(
+            f"OUT {out}: holds {', '.join(names[:4])}, which amst-hpc did not write there; "
+            "expected another name, or that moved away"
+        )
+
+
+def empty(folder: Path, kept: Set[str]) -> None:
+    """Remove what is in a folder; the journal last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
+        if path.name not in kept:
+            remove(path)
 
 
 def check_room(job: Job, config: Config, inputs: Inputs, partial: Path, continued: bool) -> None:

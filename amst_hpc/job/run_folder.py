@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
@@ -33,9 +32,8 @@ from amst_hpc.job.journal import (
     write_whole,
 )
 from amst_hpc.job.lock import OutputLock
-from amst_hpc.job.room import check_room, refuse_inputs, stem
-from amst_hpc.ome_zarr.folder import find_foreign
-from amst_hpc.ome_zarr.metadata import METADATA
+from amst_hpc.job.room import ZARR, check_room, empty, refuse_foreign_folder, refuse_inputs, stem
+from amst_hpc.ome_zarr.folder import remove
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
@@ -43,7 +41,6 @@ from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.registration.elastix import elastix_version
 from amst_hpc.slice_result import SliceResult
 
-ZARR = FORMATS["ome-zarr"]
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
@@ -60,11 +57,6 @@ def run_folder(out: Path) -> Path:
 def view_path(out: Path, output: Output) -> Path:
     """What to open: the BigDataViewer XML, the OME-Zarr, or the folder of slices."""
     return out.with_suffix(".xml") if output.format == "bdv" else out
-
-
-def seal_path(out: Path) -> Path:
-    """What is written last of all: the BigDataViewer XML, or what makes a folder an OME-Zarr."""
-    return out / METADATA if out.suffix == ZARR else out.with_suffix(".xml")
 
 
 @dataclass(frozen=True)
@@ -107,12 +99,7 @@ class Attempt:
     @property
     def partial(self) -> Path:
         """The output while it grows; it gets its name when it is complete."""
-        return self.folder / f"writing{self.out.suffix if self.out.suffix == ZARR else '.h5'}"
-
-    @property
-    def replaced(self) -> Path:
-        """An older OME-Zarr of that name, while the new one takes its place."""
-        return self.folder / "replaced.zarr"
+        return self.folder / ("writing.zarr" if self.out.suffix == ZARR else "writing.h5")
 
     @property
     def stop_flag(self) -> Path:
@@ -239,9 +226,7 @@ class Attempt:
         if self.out.is_dir() and self.out.suffix != ZARR:
             names = {r["file"] for r in records(self.journal) if "file" in r}
             write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
-        if self.partial.is_dir():
-            shutil.rmtree(self.partial)
-        self.partial.unlink(missing_ok=True)
+        remove(self.partial)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
             for path in folder.glob("*.write.log"):
@@ -311,22 +296,13 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
     _refuse_foreign(job, before, now)
     same = before is not None and before["output"] == now["output"]
     if job.out.suffix == ZARR and (job.overwrite or not same):
-        _refuse_foreign_folder(job.out)
+        refuse_foreign_folder(job.out)
     check_room(job, config, inputs, Attempt(job.out).partial, same and not job.overwrite)
     with _naming(job):
         lock.take()
     # what another job may have left is looked at once more: now it is ours alone
     _refuse_foreign(job, _read_fingerprint(job.out), now)
     return job, now
-
-
-def _refuse_foreign_folder(out: Path) -> None:
-    """Raises `InputError` for a folder in OUT's place that is not ours: it would be removed."""
-    if names := find_foreign(out):
-        raise InputError(
-            f"OUT {out}: holds {', '.join(names[:4])}, which amst-hpc did not write there; "
-            "expected another name, or what was there moved away"
-        )
 
 
 @contextmanager
@@ -350,7 +326,7 @@ def _make_folder(
         if job.overwrite:
             if before is not None:
                 attempt.forget_output()
-            _empty(attempt.folder)
+            empty(attempt.folder, {"lock", FORMER})
             before = None
         attempt.journal.mkdir(parents=True, exist_ok=True)
         attempt.stop_flag.unlink(missing_ok=True)
@@ -384,15 +360,6 @@ def _read_fingerprint(out: Path) -> dict[str, Any] | None:
     except (ValueError, NotADirectoryError) as error:
         raise InputError(f"OUT {out}: {run_folder(out)} is damaged ({error})") from None
     return found
-
-
-def _empty(folder: Path) -> None:
-    """All but the lock, which is held, and what is known of the slices in OUT; the journal last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
-        if path.is_dir() and path.name != "lock":
-            shutil.rmtree(path)
-        elif path.is_file() and path.name != FORMER:
-            path.unlink()
 
 
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

@@ -97,8 +97,7 @@ def put_in_place(folder: Path, out: Path, aside: Path) -> None:
     aside : where that stands meanwhile, on the same file system. Raises OSError that names `out` if
     there is anything of somebody else's in it.
     """
-    if aside.exists():
-        shutil.rmtree(aside)
+    remove(aside)
     if out.exists():
         if names := find_foreign(out):
             reason = f"holds {', '.join(names[:4])}, which amst-hpc did not write there"
@@ -106,8 +105,15 @@ def put_in_place(folder: Path, out: Path, aside: Path) -> None:
         out.replace(aside)
     folder.replace(out)
     sync(out.absolute().parent)
-    if aside.exists():
-        shutil.rmtree(aside)
+    remove(aside)
+
+
+def remove(path: Path) -> None:
+    """A file, or a folder with all that is in it; or it is not there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def disk_bytes(folder: Path) -> int:

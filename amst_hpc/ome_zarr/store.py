@@ -48,7 +48,7 @@ def naming_errors(path: Path, done: str) -> Iterator[None]:
         yield
     except ERRORS as error:
         text = " ".join(str(error).split())
-        found = re.search(r"OS error (\d+)", text)
+        found = re.search(r"(?:OS error |os_error_code=')(\d+)", text)
         number = int(found[1]) if found else errno.EINVAL
         named = OSError(f"{path}: cannot be {done} ({text})")
         named.errno = number

@@ -21,7 +21,8 @@ from amst_hpc.config import InputError, Output
 from amst_hpc.geometry import Layout, layer_depth, split, usual_layout
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.job.journal import FORGOTTEN, Journal, records
-from amst_hpc.job.run_folder import Attempt, seal_path
+from amst_hpc.job.room import seal_path
+from amst_hpc.job.run_folder import Attempt
 from amst_hpc.ome_zarr import folder
 from amst_hpc.passes.aligned import AlignedStack
 
@@ -179,7 +180,8 @@ def complete_file(plan: FilePlan, attempt: Attempt) -> None:
     seal_path(attempt.out).unlink(missing_ok=True)
     if plan.writer == "shards":
         folder.remove_leftovers(plan.target.path)
-        folder.put_in_place(plan.target.path, attempt.out, attempt.replaced)
+        aside = attempt.folder / "replaced.zarr"
+        folder.put_in_place(plan.target.path, attempt.out, aside)
         return
     sync(plan.target.path)
     plan.target.path.replace(attempt.out)

@@ -15,8 +15,8 @@ from amst_hpc.config import Config
 from amst_hpc.geometry import usual_layout
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
-from amst_hpc.job.room import stem
-from amst_hpc.job.run_folder import run_folder, seal_path, view_path
+from amst_hpc.job.room import seal_path, stem
+from amst_hpc.job.run_folder import run_folder, view_path
 from amst_hpc.ome_zarr.metadata import group_metadata
 from amst_hpc.quality.report import try_report
 from amst_hpc.quality.thumbnails import grey_range

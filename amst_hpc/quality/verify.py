@@ -25,8 +25,8 @@ from amst_hpc.geometry import make_layout, split
 from amst_hpc.job.journal import FORGOTTEN, records
 from amst_hpc.job.lock import locked
 from amst_hpc.job.progress import ProgressMeter
-from amst_hpc.job.room import find_place, stem
-from amst_hpc.job.run_folder import Attempt, run_folder, seal_path
+from amst_hpc.job.room import find_place, seal_path, stem
+from amst_hpc.job.run_folder import Attempt, run_folder
 from amst_hpc.ome_zarr import folder as zarr_folder
 from amst_hpc.ome_zarr import verify as zarr_verify
 from amst_hpc.ome_zarr.metadata import find_group_fault
