@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from amst_hpc.transform import Block
+
 FILES_AT_ONCE = 4  # a network file system answers slowly
 ERRORS = (ValueError, LookupError, NotImplementedError, RuntimeError, OSError)  # of tensorstore
 
@@ -41,6 +43,15 @@ def open_array(folder: Path, zarr_format: int, write: bool = False, fill: bool =
         return tensorstore.open(spec, open=True, read=not write, write=write).result()
 
 
+def write_whole(array: Any, place: tuple[slice, ...], part: Block) -> None:
+    """Write a shard at once: without a transaction, some at the edge are written twice."""
+    import tensorstore
+
+    with tensorstore.Transaction() as transaction:
+        write = array.with_transaction(transaction)[place].write
+        write(part, can_reference_source_data_indefinitely=True).result()
+
+
 @contextmanager
 def naming_errors(path: Path, done: str) -> Iterator[None]:
     """What tensorstore raises, as an OSError that names the file. done : what cannot be done."""
@@ -49,7 +60,8 @@ def naming_errors(path: Path, done: str) -> Iterator[None]:
     except ERRORS as error:
         text = " ".join(str(error).split())
         found = re.search(r"(?:OS error |os_error_code=')(\d+)", text)
-        number = int(found[1]) if found else errno.EINVAL
+        own = error.errno if isinstance(error, OSError) else None
+        number = int(found[1]) if found else own or errno.EINVAL
         named = OSError(f"{path}: cannot be {done} ({text})")
         named.errno = number
         raise named from error

@@ -14,7 +14,7 @@ from typing import Self
 from amst_hpc.bdv.chunks import Checksums, ChunkChecksums, layer_chunks
 from amst_hpc.bdv.file import Target, sync
 from amst_hpc.ome_zarr.metadata import shard_shape
-from amst_hpc.ome_zarr.store import naming_errors, open_array
+from amst_hpc.ome_zarr.store import naming_errors, open_array, write_whole
 from amst_hpc.transform import Block
 
 
@@ -57,7 +57,7 @@ class ShardedFolder:
         return checksums.grids
 
     def _write_level(self, layer: int, k: int, block: Block) -> None:
-        """Shard by shard; a shard that is written whole is not read before."""
+        """Shard by shard."""
         folder, (depth, height, width) = self.path / str(k), self._shards[k]
         z = layer * depth
         starts = (range(0, block.shape[1], height), range(0, block.shape[2], width))
@@ -65,9 +65,10 @@ class ShardedFolder:
             for y, x in product(*starts):
                 part = block[:, y : y + height, x : x + width]
                 place = (slice(z, z + len(part)), *_slices(part, y, x))
-                write = self._arrays[k][place].write
-                write(part, can_reference_source_data_indefinitely=True).result()
-                self._unsynced.append(folder / f"c/{layer}/{y // height}/{x // width}")
+                file = folder / f"c/{layer}/{y // height}/{x // width}"
+                file.unlink(missing_ok=True)  # a shard with chunks beyond the edge would be read
+                write_whole(self._arrays[k], place, part)
+                self._unsynced.append(file)
 
     def sync(self) -> None:
         """What was written is on disk when this returns, under its name. Raises OSError."""

