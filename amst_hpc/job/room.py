@@ -52,8 +52,8 @@ def _check_length(out: Path) -> None:
     length = len(os.fsencode(stem(out)))
     if length > LONGEST_NAME:
         raise InputError(
-            f"OUT {out}: its name has {length} bytes without its ending, too long; expected "
-            f"at most {LONGEST_NAME}"
+            f"OUT {out}: its name has {length} bytes without its ending, too long; "
+            f"expected at most {LONGEST_NAME}"
         )
 
 
