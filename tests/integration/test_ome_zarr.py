@@ -84,10 +84,9 @@ def test_the_commands_after_a_job(both):
 
 def test_killed_and_resumed_by_others(both, line, tmp_path, monkeypatch):
     """Three ranks are killed while they write; one goes on, with what is on disk."""
-    out = tmp_path / "made.zarr"
+    out = tmp_path / "out.zarr"
     monkeypatch.setenv("FAULTS", json.dumps({"make": 0.2, "sync": 0}))
     job = Job(3, *line(out, *ZARR), program=SLOWED)
-    job.out, job.folder = out, tmp_path / "made.amst"
     layers = lambda: [r["layer"] for r in journal(job.folder, "write") if r["kind"] == "layer"]  # noqa: E731
     assert job.wait_for(lambda: len(layers()) >= 2), job.log.read_text()
     for pid in job.ranks():
