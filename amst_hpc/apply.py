@@ -16,7 +16,7 @@ from typing import Any
 
 from amst_hpc.bdv.metadata import Channel, master_path
 from amst_hpc.cluster.status import read_status
-from amst_hpc.config import Config, InputError, to_tree
+from amst_hpc.config import FORMATS, Config, InputError, to_tree
 from amst_hpc.images.pairing import Inputs, describe_raw
 from amst_hpc.job.changes import read_stamps
 from amst_hpc.job.channels import add_channel, transforms_digest
@@ -46,8 +46,10 @@ from amst_hpc.quality.thumbnails import grey_range
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import resample_nearest
 
-OWN = ("format", "intermediates", "report")
+OWN = ("intermediates", "report")
 """Settings of the output that are not those of the run."""
+OF_BDV = ("writer", "legacy")
+"""Settings that OME-Zarr has not."""
 BLACK = {
     "as in the run": "blank",
     "since OTHER_RAW lacks them": MISSING,
@@ -89,13 +91,17 @@ def find_finished(name: Path) -> FinishedRun:
     return read_run(out)
 
 
-def inherited(run: FinishedRun, scale: float) -> dict[str, dict[str, Any]]:
+def inherited(run: FinishedRun, scale: float, out: Path) -> dict[str, dict[str, Any]]:
     """The settings that hold unless others are given: the device, and the layout of the output.
 
-    The voxel size is that of the pixels of OTHER_RAW.
+    The format is that which the ending of `out` says, the voxel size that of the pixels of
+    OTHER_RAW.
     """
     tree = to_tree(run.config)
-    output = {key: tree["output"][key] for key in tree["output"] if key not in OWN}
+    zarr = out.suffix == FORMATS["ome-zarr"]
+    left_out = (*OWN, *OF_BDV) if zarr else OWN
+    output = {key: tree["output"][key] for key in tree["output"] if key not in left_out}
+    output["format"] = "ome-zarr" if zarr else "bdv"
     if output["voxel_size_nm"]:
         z, y, x = output["voxel_size_nm"]
         output["voxel_size_nm"] = [z, y / scale, x / scale]
@@ -155,7 +161,10 @@ def _refuse_places(task: Application, run: FinishedRun, config: Config) -> None:
     if task.add_to is None:
         return
     view = run.out.with_suffix(".xml")
-    if run.config.output.format != "bdv" or task.add_to.resolve() != view.resolve():
+    if run.config.output.format != "bdv":
+        told = f"{run.out} has no XML; expected OUT of output.format = bdv with it"
+        raise InputError(f"--add-to {task.add_to}: {told}")
+    if task.add_to.resolve() != view.resolve():
         raise InputError(f"--add-to {task.add_to}: expected {view}, the XML of the run")
     if config.output.format != "bdv":
         raise InputError(f"--add-to {task.add_to}: expected output.format = bdv with it")

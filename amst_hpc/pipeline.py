@@ -329,6 +329,6 @@ def ready_opencl(comm: Communicator) -> Iterator[None]:
 
 def check_output(output: Output, inputs: Inputs, comm: Communicator) -> None:
     """Raises `InputError` for a writer that is not there, or layers that cannot be."""
-    if output.format == "bdv":
+    if output.format != "tif":
         choose_writer(output, comm.size)
         check_layer(inputs, output)

@@ -23,7 +23,10 @@ from amst_hpc.cli.options import (
 
 def verify(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file, or its XML")
+        Path,
+        typer.Argument(
+            metavar="OUT.h5", help="a finished BigDataViewer file, or its XML; or OME-Zarr"
+        ),
     ],
     repair: Annotated[
         bool,
@@ -50,7 +53,7 @@ def verify(
 def evaluate(
     stacks: Annotated[
         list[str],
-        typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.h5 or OUT.xml"),
+        typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.h5, OUT.xml"),
     ],
     reference: Annotated[
         str, typer.Option("--reference", help="measure slow drift against it: the pre-alignment")

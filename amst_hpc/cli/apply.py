@@ -23,7 +23,7 @@ from amst_hpc.cli.options import (
 def apply(
     run: Annotated[
         Path,
-        typer.Argument(metavar="OUT.h5", help="of a finished align (or OUT.xml, folder, OUT.amst)"),
+        typer.Argument(metavar="OUT.h5", help="of a finished align (or OUT.xml, OME-Zarr, folder)"),
     ],
     other: Annotated[
         str,
@@ -32,7 +32,8 @@ def apply(
     out: Annotated[
         Path,
         typer.Argument(
-            metavar="OTHER.h5", help="the BigDataViewer file to make (or a folder for tif)"
+            metavar="OTHER.h5",
+            help="the BigDataViewer file to make (OTHER.ome.zarr for OME-Zarr, a folder for tif)",
         ),
     ],
     config: ConfigOption = None,
@@ -55,7 +56,9 @@ def apply(
     range_: Annotated[
         str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1 of RAW")
     ] = None,
-    output_format: Annotated[str | None, typer.Option(help="bdv or tif")] = None,
+    output_format: Annotated[
+        str | None, typer.Option(help="bdv, ome-zarr or tif (as OTHER.h5 ends)")
+    ] = None,
     device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="start anew where OTHER.h5 exists")
@@ -85,7 +88,7 @@ def apply(
         )
         finished = on_rank_0(comm, lambda: application.find_finished(task.run))
         options = {"output.format": output_format, "coarse.device": device}
-        base = application.inherited(finished, scale)
+        base = application.inherited(finished, scale, job.out)
         loaded = on_all_ranks(comm, lambda: settings(config, changes, options, base))
         outcome = application.apply(task, finished, loaded, comm)
     if comm.rank == 0:

@@ -18,7 +18,10 @@ from amst_hpc.config import PASSING_ERRORS, Config, InputError, load_config
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)
 RawArgument = Annotated[
-    str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
+    str,
+    typer.Argument(
+        metavar="RAW", help="folder, glob or multi-page TIFF, file.h5:/dataset, OME-Zarr"
+    ),
 ]
 PrealignedArgument = Annotated[
     str, typer.Argument(metavar="PREALIGNED", help="the coarsely pre-aligned stack")

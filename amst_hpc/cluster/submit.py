@@ -28,7 +28,7 @@ from amst_hpc.cluster.manifest import (
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
 from amst_hpc.config import Config, InputError, load_config, read_toml
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration

@@ -20,9 +20,10 @@ from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output
 from amst_hpc.geometry import split
-from amst_hpc.images.hdf5 import HDF5_SUFFIXES, describe_unwritten
+from amst_hpc.images.chunked import describe_unwritten
+from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.names import is_numbered, number_fault, number_gaps
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
@@ -125,10 +126,8 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     share = split(depth, comm.size)[comm.rank]
     first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
     faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
-    if config.output.format == "bdv":
-        faults += (
-            [] if job.out.suffix == ".h5" else [f"OUT {job.out}: expected a name that ends in .h5"]
-        )
+    if fault := name_fault(job.out, config.output):
+        faults.append(f"OUT {job.out}: {fault}")
     faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
     if faults:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
@@ -149,6 +148,17 @@ def describe_raw(inputs: Inputs, comm: Communicator) -> dict[str, Any]:
     usual = Counter(found.values()).most_common(1)[0][0] if found else inputs.shape
     others = {z: size for z, size in found.items() if size != usual}
     return {"raw_yx": usual, "raw_yx_others": others, "raw_numbered": bool(inputs.raw.numbers)}
+
+
+def name_fault(out: Path, output: Output) -> str:
+    """What is wrong with the ending of an output's name; empty if nothing is."""
+    wanted = FORMATS[output.format]
+    if out.suffix == wanted or (not wanted and out.suffix not in FORMATS.values()):
+        return ""
+    ending = f"ends in {wanted}" if wanted else f"does not end in {out.suffix}"
+    others = [name for name, suffix in FORMATS.items() if suffix == out.suffix]
+    more = f", or output.format={others[0]}" if others else ""
+    return f"expected a name that {ending}{more}"
 
 
 def refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -33,7 +32,8 @@ from amst_hpc.job.journal import (
     write_whole,
 )
 from amst_hpc.job.lock import OutputLock
-from amst_hpc.job.room import check_room, refuse_inputs
+from amst_hpc.job.room import ZARR, check_room, empty, refuse_foreign_folder, refuse_inputs, stem
+from amst_hpc.ome_zarr.folder import remove
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
@@ -44,8 +44,8 @@ FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """`OUT.suffix` beside `OUT.h5`, or beside the folder OUT of TIFF slices."""
-    return out.with_name(out.name.removesuffix(".h5") + suffix)
+    """`OUT.suffix` beside `OUT.h5` or `OUT.ome.zarr`, or beside the folder OUT of TIFF slices."""
+    return out.with_name(stem(out) + suffix)
 
 
 def run_folder(out: Path) -> Path:
@@ -54,7 +54,7 @@ def run_folder(out: Path) -> Path:
 
 
 def view_path(out: Path, output: Output) -> Path:
-    """What to open: the BigDataViewer XML, or the folder of slices."""
+    """What to open: the BigDataViewer XML, the OME-Zarr, or the folder of slices."""
     return out.with_suffix(".xml") if output.format == "bdv" else out
 
 
@@ -98,7 +98,7 @@ class Attempt:
     @property
     def partial(self) -> Path:
         """The output while it grows; it gets its name when it is complete."""
-        return self.folder / "writing.h5"
+        return self.folder / ("writing.zarr" if self.out.suffix == ZARR else "writing.h5")
 
     @property
     def stop_flag(self) -> Path:
@@ -222,10 +222,10 @@ class Attempt:
 
         TIFF slices stay until their successors are there: see `former_slices`.
         """
-        if self.out.is_dir():
+        if self.out.is_dir() and self.out.suffix != ZARR:
             names = {r["file"] for r in records(self.journal) if "file" in r}
             write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
-        self.partial.unlink(missing_ok=True)
+        remove(self.partial)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
             for path in folder.glob("*.write.log"):
@@ -263,6 +263,8 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
     same = before is not None and before["output"] == now["output"]
+    if job.out.suffix == ZARR and (job.overwrite or not same):
+        refuse_foreign_folder(job.out)
     check_room(job, config, inputs, Attempt(job.out).partial, same and not job.overwrite)
     with _naming(job):
         lock.take()
@@ -292,7 +294,7 @@ def _make_folder(
         if job.overwrite:
             if before is not None:
                 attempt.forget_output()
-            _empty(attempt.folder)
+            empty(attempt.folder, {"lock", FORMER})
             before = None
         attempt.journal.mkdir(parents=True, exist_ok=True)
         attempt.stop_flag.unlink(missing_ok=True)
@@ -326,15 +328,6 @@ def read_fingerprint(out: Path) -> dict[str, Any] | None:
     except (ValueError, NotADirectoryError) as error:
         raise InputError(f"OUT {out}: {run_folder(out)} is damaged ({error})") from None
     return found
-
-
-def _empty(folder: Path) -> None:
-    """All but the lock, which is held, and what is known of the slices in OUT; the journal last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
-        if path.is_dir() and path.name != "lock":
-            shutil.rmtree(path)
-        elif path.is_file() and path.name != FORMER:
-            path.unlink()
 
 
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

@@ -15,11 +15,17 @@ from pathlib import Path
 
 from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
-from amst_hpc.images.hdf5 import describe_unwritten
+from amst_hpc.images.chunked import describe_unwritten
 from amst_hpc.images.names import number_fault
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.paired import PairedStack
-from amst_hpc.images.pairing import Inputs, Job, refuse_different_views, refuse_own_input
+from amst_hpc.images.pairing import (
+    Inputs,
+    Job,
+    name_fault,
+    refuse_different_views,
+    refuse_own_input,
+)
 from amst_hpc.images.stack import Header, SliceError, Stack
 from amst_hpc.job.finished_run import FinishedRun, Yx
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
@@ -79,8 +85,8 @@ def open_counterpart(
     first = on_all_ranks(comm, lambda: _header(stack, there[0]))
     mine = split(len(there), comm.size)[comm.rank]
     faults = [f for i in mine if (f := slice_fault(stack, there[i], first, task, run))]
-    if config.output.format == "bdv" and job.out.suffix != ".h5":
-        faults.append(f"OUT {job.out}: expected a name that ends in .h5")
+    if fault := name_fault(job.out, config.output):
+        faults.append(f"OUT {job.out}: {fault}")
     if len({stack.names[z] for z in select}) < len(select):
         faults.append(f"{OTHER} {other.source}: lacks slices that others have the names of")
     faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import (
     common_depth,

@@ -61,7 +61,7 @@ for words, target in json.load(sys.stdin):
 print("\\n" + json.dumps(told))
 """
 TO_BE_MADE = {  # by who follows a recipe
-    "amst_hpc/images/zarr.py",
+    "amst_hpc/images/mrc.py",
     "amst_hpc/registration/mine.py",
     "amst_hpc/passes/write_mine.py",
 }
@@ -250,7 +250,7 @@ def test_blocks_can_be_read(block, tmp_path):
 
 
 def test_the_recipe_of_an_image_format_has_all_of_a_stack():
-    recipe = next(b for b in blocks("CONTRIBUTING.md", "python") if "class ZarrStack" in b.text)
+    recipe = next(b for b in blocks("CONTRIBUTING.md", "python") if "class MrcStack" in b.text)
     members = {name for name in vars(Stack) if not name.startswith("_")}
     members |= set(Stack.__annotations__)
     for name in members:

@@ -53,13 +53,16 @@ def test_bad_places(place):
     refuse(place, r"out.setups.h5: is .*out.h5 or inside it", out="out.setups.h5")
     refuse(place, r"out.amst/o.h5: is .*out.h5 or inside it", out="out.amst/o.h5")
     refuse(place, r"o.tif: expected a name that ends in .h5", out="o.tif")
+    refuse(place, r"o.h5: expected a name that ends in .zarr", "--output-format", "ome-zarr")
+    refuse(place, r"o.zarr: expected a name .* in .h5", "--output-format", "bdv", out="o.zarr")
     refuse(place, r"no/o.h5: the folder .* does not exist", out="no/o.h5")
     refuse(place, r"OTHER_RAW .*gone: no such file or folder", raw="gone")
     refuse(place, r"OUT .*gone.h5: .*gone.amst is not there; expected the out", run="gone.h5")
     refuse(place, r"OUT .*begun.h5: is not finished \(waiting", run="begun.h5")
     refuse(place, r"OUT .*begun.amst: is no run folder", run="begun.amst")
     add = ("--add-to", place / "out.xml", "--output-format", "tif")
-    refuse(place, r"--add-to .*out.xml: expected output.format = bdv", *add, out="o")
+    for options, out in ((add, "o"), (add[:2], "o.zarr")):
+        refuse(place, r"--add-to .*out.xml: expected output.format = bdv", *options, out=out)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from series import check, refused
 from amst_hpc.bdv import reading
 from amst_hpc.bdv.metadata import write_xml
 from amst_hpc.config import InputError
-from amst_hpc.images import hdf5
+from amst_hpc.images import chunked
 from amst_hpc.images.opening import open_stack
 
 
@@ -161,7 +161,7 @@ def test_a_row_of_chunks_is_decoded_once(deep, blocks):
     source, volume = deep
     stack = check(source, volume)
     assert blocks == [(0, 8), (8, 8), (16, 7)]
-    assert stack.block_bytes == hdf5.block_bytes(stack) == 8 * 20 * 30
+    assert stack.block_bytes == chunked.block_bytes(stack) == 8 * 20 * 30
     held = stack.read(17)
     np.testing.assert_array_equal(stack.read(3), volume[3])
     np.testing.assert_array_equal(held, volume[17])
@@ -169,7 +169,7 @@ def test_a_row_of_chunks_is_decoded_once(deep, blocks):
 
 
 def test_of_large_slices_as_many_are_kept_as_fit(deep, blocks, monkeypatch):
-    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 3 * 20 * 30)
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 3 * 20 * 30)
     source, volume = deep
     stack = check(source, volume)
     assert stack.block_bytes == 3 * 20 * 30
@@ -177,7 +177,7 @@ def test_of_large_slices_as_many_are_kept_as_fit(deep, blocks, monkeypatch):
 
 
 def test_little_memory_is_not_filled(deep, blocks, monkeypatch):
-    monkeypatch.setattr(hdf5, "memory_per_rank", lambda _: 8 * 20 * 30)
+    monkeypatch.setattr(chunked, "memory_per_rank", lambda _: 8 * 20 * 30)
     source, volume = deep
     assert check(source, volume).block_bytes == 20 * 30
 
