@@ -57,7 +57,7 @@ def apply(
         str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1 of RAW")
     ] = None,
     output_format: Annotated[
-        str | None, typer.Option(help="bdv, ome-zarr or tif (as OTHER.h5 ends)")
+        str | None, typer.Option(help="bdv, tif or ome-zarr (if OTHER ends in .zarr)")
     ] = None,
     device: DeviceOption = None,
     overwrite: Annotated[
