@@ -49,7 +49,7 @@ def estimate(
 ) -> JobEstimate:
     """The need of a stack of `depth` slices of `shape` (y, x).
 
-    held_bytes : of the slices that reading keeps decoded, see `hdf5.block_bytes`.
+    held_bytes : of the slices that reading keeps decoded, see `chunked.block_bytes`.
     """
     pixels, item = shape[0] * shape[1], np.dtype(dtype).itemsize
     seen = pixels // config.registration.factor(shape) ** 2
