@@ -27,6 +27,10 @@ PASSING_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETI
 """Faults of a file system that another start may not meet: no fault of the input (exit code 1)."""
 
 
+FORMATS = {"bdv": ".h5", "ome-zarr": ".zarr", "tif": ""}
+"""Of the output, and how its name ends."""
+
+
 def _field(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
@@ -183,18 +187,20 @@ class Drift:
 
 @dataclass(frozen=True)
 class Output:
-    """The BigDataViewer file (or TIFF folder) and how it is written."""
+    """The BigDataViewer file (or OME-Zarr, or TIFF folder) and how it is written."""
 
-    format: str = _field("bdv", "bdv (BigDataViewer HDF5) or tif (a folder of slices)")
+    format: str = _field(
+        "bdv", "bdv (BigDataViewer HDF5), ome-zarr (OME-Zarr 0.5) or tif (a folder of slices)"
+    )
     voxel_size_nm: tuple[float, ...] = _field(
-        (), "z, y, x in nm; empty: not known, the view is in pixels"
+        (), "z, y, x in nm; empty: as RAW or PREALIGNED say it, or else the view is in pixels"
     )
     chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
     layer: int = _field(0, "slices in a layer, a power of two (0: chosen from the stack)")
     compression: int = _field(
         0,
         "0: uncompressed, each rank writes its own bytes; gzip level 1 to 9: a tenth smaller, "
-        "several times slower, and made anew after a crash",
+        "several times slower, and made anew after a crash (ome-zarr: zstd level, without these)",
     )
     levels: int = _field(
         0, "mipmap levels with the full size counted (0: until a level fits a screen)"
@@ -212,7 +218,7 @@ class Output:
     report: bool = _field(True, "OUT.amst/report.html at the end")
 
     def __post_init__(self) -> None:
-        require("output", "format", self.format, self.format in ("bdv", "tif"), "bdv or tif")
+        require("output", "format", self.format, self.format in FORMATS, "bdv, ome-zarr or tif")
         voxel = self.voxel_size_nm
         voxel_ok = len(voxel) in (0, 3) and all(v > 0 for v in voxel)
         require("output", "voxel_size_nm", list(voxel), voxel_ok, "three numbers > 0 (z, y, x)")
@@ -237,6 +243,10 @@ class Output:
         )
         writers = ("auto", "direct", "collective", "funnel")
         require("output", "writer", self.writer, self.writer in writers, ", ".join(writers))
+        free = self.format != "ome-zarr"
+        auto = free or self.writer == "auto"
+        require("output", "writer", self.writer, auto, "auto for ome-zarr")
+        require("output", "legacy", self.legacy, free or not self.legacy, "false for ome-zarr")
         direct = self.writer != "direct" or self.compression == 0
         require("output", "writer", self.writer, direct, "output.compression = 0 with it")
 

@@ -25,7 +25,7 @@ from typing import Any
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
 from amst_hpc.config import Config, InputError, Output
-from amst_hpc.images.pairing import Inputs, Job, open_inputs
+from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import check_room, find_place
@@ -62,6 +62,7 @@ from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
 from amst_hpc.placement import Placement
 from amst_hpc.preflight.same_tissue import refuse_other_tissue
+from amst_hpc.preflight.voxel_size import settle_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
@@ -135,6 +136,7 @@ def align(
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
         with ready_tools(config, inputs, comm):
             if (
                 config.input.compare
@@ -172,7 +174,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
-        facts = describe_ranks(config, attempt, comm, seconds)
+        facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
@@ -292,6 +294,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         job = Job(blocks.raw, blocks.prealigned, out)
         job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
         inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
             if job.prealign:
@@ -320,7 +323,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
-            facts |= describe_blocks(attempt, len(blocks.ranges))
+            facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
 
@@ -372,21 +375,33 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
 
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
     """
-    local_rank, local_size = local_place(comm)
-    with ExitStack() as held:
-        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
-        prepare(scratch, cores_per_rank(local_size))
+    with ready_opencl(comm):
 
         def check() -> None:
             sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
             if sift or alone or config.neighbours.enabled or inputs.alone:
                 check_device(config.coarse.device)
             check_refine(config.refine)
-            if config.output.format == "bdv":
-                choose_writer(config.output, comm.size)
-                check_layer(inputs, config.output)
+            check_output(config.output, inputs, comm)
 
         on_all_ranks(comm, check)
         # on every rank: each loads elastix here that would load it for its first slice
         on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield
+
+
+@contextmanager
+def ready_opencl(comm: Communicator) -> Iterator[None]:
+    """Makes OpenCL ready; nothing is computed there."""
+    local_rank, local_size = local_place(comm)
+    with ExitStack() as held:
+        scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
+        prepare(scratch, cores_per_rank(local_size))
+        yield
+
+
+def check_output(output: Output, inputs: Inputs, comm: Communicator) -> None:
+    """Raises `InputError` for a writer that is not there, or layers that cannot be."""
+    if output.format != "tif":
+        choose_writer(output, comm.size)
+        check_layer(inputs, output)

@@ -20,16 +20,22 @@ from amst_hpc.elastix_defaults import ELASTIX
 SECTIONS: dict[str, type] = get_type_hints(Config)
 
 
-def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The defaults, changed by a TOML file, changed by ``section.key=value`` strings.
+def load_config(
+    path: Path | None = None,
+    overrides: Iterable[str] = (),
+    base: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Config:
+    """The defaults, changed by `base`, by a TOML file, by ``section.key=value`` strings.
 
     Raises `InputError` for an unreadable file, an unknown key, a value of the wrong type or out of
     range.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, Any] = {name: dict(table) for name, table in (base or {}).items()}
     if path is not None:
         try:
-            tree = read_toml(path)
+            for name, table in read_toml(path).items():
+                both = isinstance(table, dict) and name in tree
+                tree[name] = tree[name] | table if both else table
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"--config {path}: cannot be read ({error})") from None
         except tomllib.TOMLDecodeError as error:

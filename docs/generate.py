@@ -59,7 +59,7 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [MADE, "# Commands", "", _sentence(group.help)]
     lines += [
-        "`align`, `task`, `verify`, `evaluate` and `devices` run on one process, under",
+        "`align`, `apply`, `task`, `verify`, `evaluate` and `devices` run on one process, under",
         "`mpirun -n N` and under `srun`; the others on one process. `amst-hpc COMMAND --help`",
         "shows this, too; `python -m amst_hpc` is the same program.",
     ]

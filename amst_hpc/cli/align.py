@@ -38,7 +38,8 @@ def align(
     out: Annotated[
         str | None,
         typer.Argument(
-            metavar="OUT.h5", help="the BigDataViewer file to make (or a folder for tif)"
+            metavar="OUT.h5",
+            help="the BigDataViewer file to make (OUT.ome.zarr for ome-zarr, a folder for tif)",
         ),
     ] = None,
     prealign: PrealignOption = False,
@@ -59,7 +60,7 @@ def align(
         str | None,
         typer.Option("--block", metavar="I/N", help="the next step of block I of N (see merge)"),
     ] = None,
-    output_format: Annotated[str | None, typer.Option(help="bdv or tif")] = None,
+    output_format: Annotated[str | None, typer.Option(help="bdv, ome-zarr or tif")] = None,
     device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="start anew where OUT exists")

@@ -19,7 +19,10 @@ from amst_hpc.settings import load_config
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)
 RawArgument = Annotated[
-    str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
+    str,
+    typer.Argument(
+        metavar="RAW", help="folder, glob or multi-page TIFF, file.h5:/dataset, OME-Zarr"
+    ),
 ]
 PrealignedArgument = Annotated[
     str | None,
@@ -123,11 +126,14 @@ def start_logging(rank: int, size: int) -> None:
 
 
 def settings(
-    config: Path | None, changes: list[str] | None, options: Mapping[str, str | None]
+    config: Path | None,
+    changes: list[str] | None,
+    options: Mapping[str, str | None],
+    base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The configuration from --config, --set and options that are short for a --set."""
+    """The configuration from `base`, --config, --set and options that are short for a --set."""
     short = [f'{key}="{value}"' for key, value in options.items() if value is not None]
-    return load_config(config, [*(changes or []), *short])
+    return load_config(config, [*(changes or []), *short], base)
 
 
 def name_stacks(given: Sequence[str | None], expected: Sequence[str], prealign: bool) -> list[str]:

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from amst_hpc.config import Config, InputError
-from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import Inputs, Job, common_depth, refuse_other_numbers
+from amst_hpc.images.pairing import Inputs, Job, common_depth, name_fault, refuse_other_numbers
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.journal import write_whole
 from amst_hpc.settings import load_config
@@ -135,8 +134,8 @@ def open_entry(entry: Entry, config: Config) -> Inputs:
     folder = entry.output.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"output {entry.output}: the folder is not there, or not writable")
-    if config.output.format == "bdv" and entry.output.suffix != HDF5_SUFFIXES[0]:
-        raise InputError(f"output {entry.output}: expected a name that ends in .h5")
+    if fault := name_fault(entry.output, config.output):
+        raise InputError(f"output {entry.output}: {fault}")
     raw = open_stack(entry.raw, "RAW")
     prealigned = open_stack(entry.prealigned, "PREALIGNED") if entry.prealigned else raw
     depth = common_depth(raw, prealigned, allow_mismatch=False)

@@ -25,7 +25,7 @@ from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records, registered
 from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
-from amst_hpc.job.room import find_place
+from amst_hpc.job.room import find_place, seal_path
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 from amst_hpc.slice_result import OVERRIDE
@@ -95,11 +95,16 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
+    if "transforms" in began.get("parameters", {}):  # of another run: nothing is registered
+        state, why = _state(out, folder, began)
+        total = stop - start
+        written = total if state == "done" else min(total, _written(folder / "journal"))
+        return Status(out, state, total, total, written, reason=why)
     kept = registered(folder / "journal", "slice", "provisional")
     found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))
     mine = [record for z, record in found.items() if z in begun]
-    state, why = _state(out, folder)
+    state, why = _state(out, folder, began)
     total = stop - start
     status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
     written = total if state == "done" else min(total, _written(folder / "journal"))
@@ -135,11 +140,12 @@ def _began(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _state(out: Path, folder: Path) -> tuple[str, str]:
+def _state(out: Path, folder: Path, began: Mapping[str, Any]) -> tuple[str, str]:
     """done, failed, running or stopped, and why it ended if not in good order."""
     begun = _changed(folder / "journal" / "fingerprint.json")
-    view = out if out.is_dir() else out.with_suffix(".xml")  # the XML is written last of all
-    if out.exists() and view.exists() and _changed(folder / "run.json") >= begun:
+    is_tif = out.is_dir() and began["output"]["format"] == "tif"
+    seal = out if is_tif else seal_path(out)
+    if out.exists() and seal.exists() and _changed(folder / "run.json") >= begun:
         return "done", ""
     logs = list((folder / "journal").glob("*.log"))
     last = max((_changed(path) for path in logs), default=0.0)

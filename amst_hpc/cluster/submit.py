@@ -28,12 +28,13 @@ from amst_hpc.cluster.manifest import (
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
 from amst_hpc.config import Config, InputError
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
 from amst_hpc.overrides import read_overrides
 from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
+from amst_hpc.preflight.voxel_size import find_voxel_size
 from amst_hpc.settings import load_config, read_toml
 
 AIM_SECONDS = 3600.0
@@ -160,8 +161,11 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     config = order.load_config()
     entry = Entry(job.raw, job.prealigned, job.out, (), "")
     inputs = open_entry(entry, config)
+    stacks = {"RAW": inputs.raw} | ({} if job.prealign else {"PREALIGNED": inputs.prealigned})
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     folder, table = slurm_folder(job.out), ""
-    told = _raw_alone([entry])
+    told = (*_raw_alone([entry]), *voxel.notes, *voxel.warnings)
     if job.overrides:
         read_overrides(job.overrides, inputs.depth)
         table = job.overrides.read_text(encoding="utf-8-sig")

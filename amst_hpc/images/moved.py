@@ -15,8 +15,8 @@ from amst_hpc.transform import Image, Matrix, about, compose, corners, invert, r
 
 @dataclass(frozen=True, eq=False)
 class Canvas:
-    """shape : (y, x). offset : (x, y) of its first pixel in the frame of raw, px. placement : of the
-    slices on the canvas. moves : the same by slice, simpler (`prealign.transform`).
+    """shape : (y, x). offset : (x, y) of its first pixel in the frame of raw, px. placement : where
+    the slices lie on it. moves : the same, simpler (`prealign.transform`), by slice.
     """
 
     shape: tuple[int, int]

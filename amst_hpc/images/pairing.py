@@ -6,21 +6,25 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import hashlib
 import logging
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output
 from amst_hpc.geometry import split
-from amst_hpc.images.hdf5 import HDF5_SUFFIXES, describe_unwritten
+from amst_hpc.images.chunked import describe_unwritten
+from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.moved import Canvas, MovedStack
 from amst_hpc.images.names import is_numbered, number_fault, number_gaps
 from amst_hpc.images.opening import open_stacks
@@ -66,8 +70,10 @@ class Inputs:
     """The opened stacks.
 
     `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
-    what is decided about single ones. alone : there is raw alone, which `prealigned` is, too, and
-    once it is placed, moved over the `canvas`.
+    what is decided about single ones, `voxel_source` where the voxel size was found. applied : what
+    the output depends on where transforms of a finished run are applied and nothing is registered
+    (`prealigned` is then `raw`). alone : there is raw alone, which `prealigned` is, too; on its
+    `canvas` once it is placed.
     """
 
     raw: Stack
@@ -77,6 +83,8 @@ class Inputs:
     dtype: str
     select: range
     overrides: Sequence[Override] = ()
+    voxel_source: str = ""
+    applied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     alone: bool = False
     canvas: Canvas | None = None
 
@@ -158,10 +166,8 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     share = split(depth, comm.size)[comm.rank]
     first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
     faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
-    if config.output.format == "bdv":
-        faults += (
-            [] if job.out.suffix == ".h5" else [f"OUT {job.out}: expected a name that ends in .h5"]
-        )
+    if fault := name_fault(job.out, config.output):
+        faults.append(f"OUT {job.out}: {fault}")
     faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
     if faults:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
@@ -169,10 +175,36 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     shape, dtype = first[1].shape, first[0].dtype
     if job.prealign:  # to be read, moved, at the same time as raw
         prealigned = _open(job, comm)[0]
-    return Inputs(raw, prealigned, depth, shape, dtype, select, overrides, job.prealign)
+    inputs = Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
+    return dataclasses.replace(inputs, alone=job.prealign)
 
 
-def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
+def describe_raw(inputs: Inputs, comm: Communicator) -> dict[str, Any]:
+    """What run.json says of the raw slices, so that other stacks can be paired with them later:
+    their usual size (y, x), that of those that differ, whether their names count them; collective.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    for i in split(len(inputs.select), comm.size)[comm.rank]:
+        with contextlib.suppress(SliceError):  # gone since it was read
+            sizes[inputs.select[i]] = inputs.raw.header(inputs.select[i]).shape
+    found = {z: size for part in comm.allgather(sizes) for z, size in part.items()}
+    usual = Counter(found.values()).most_common(1)[0][0] if found else inputs.shape
+    others = {z: size for z, size in found.items() if size != usual}
+    return {"raw_yx": usual, "raw_yx_others": others, "raw_numbered": bool(inputs.raw.numbers)}
+
+
+def name_fault(out: Path, output: Output) -> str:
+    """What is wrong with the ending of an output's name; empty if nothing is."""
+    wanted = FORMATS[output.format]
+    if out.suffix == wanted or (not wanted and out.suffix not in FORMATS.values()):
+        return ""
+    ending = f"ends in {wanted}" if wanted else f"does not end in {out.suffix}"
+    others = [name for name, suffix in FORMATS.items() if suffix == out.suffix]
+    more = f", or output.format={others[0]}" if others else ""
+    return f"expected a name that {ending}{more}"
+
+
+def refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
     """Every rank must see the same slices. Raises `InputError` on all."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         seen = comm.allgather((len(stack.names), zlib.crc32("\n".join(stack.names).encode())))
@@ -184,7 +216,7 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
             )
 
 
-def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
+def refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
     """Raises `InputError` for an output that is a file of an input, by whatever name."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         first, *more = stack.files
@@ -200,8 +232,8 @@ def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Sta
     stacks = _open(job, comm)
     raw, prealigned = stacks[0], stacks[-1]
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
-    _refuse_different_views(raw, prealigned, comm)
-    on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
+    refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: refuse_own_input(job, raw, prealigned))
     on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
 

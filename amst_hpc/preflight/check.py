@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import (
     common_depth,
@@ -19,6 +19,7 @@ from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
 from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
 from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_fault
+from amst_hpc.preflight.voxel_size import find_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 
@@ -58,6 +59,9 @@ def check_inputs(
     first = raw.header(0), prealigned.header(0)
     lines += [_describe(stack, option) for option, stack in stacks.items()]
     lines += _of(stacks, describe_stacks(raw, prealigned))
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
+    lines += [*voxel.notes, *voxel.warnings]
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     blank: dict[str, list[str]] = {option: [] for option in stacks}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):

@@ -9,6 +9,7 @@ import numpy as np
 from amst_hpc.config import Config
 from amst_hpc.geometry import layers_in_hand, level_factors, usual_layout
 from amst_hpc.images.ahead import slices_ahead
+from amst_hpc.ome_zarr.metadata import SHARD_BYTES
 from amst_hpc.registration.coherence import LARGEST, PLACES
 from amst_hpc.registration.neighbours import working_factor
 from amst_hpc.registration.template import GROUP, RUN
@@ -50,7 +51,7 @@ def estimate(
 ) -> JobEstimate:
     """The need of a stack of `depth` slices of `shape` (y, x).
 
-    held_bytes : of the slices that reading keeps decoded, see `hdf5.block_bytes`.
+    held_bytes : of the slices that reading keeps decoded, see `chunked.block_bytes`.
     """
     pixels, item = shape[0] * shape[1], np.dtype(dtype).itemsize
     seen = pixels // config.registration.factor(shape) ** 2
@@ -62,13 +63,14 @@ def estimate(
     floats = REGISTRATION_FLOATS * seen + max(PAIR_FLOATS * paired, RESAMPLING_FLOATS * pixels)
     layer = usual_layout((depth, *shape), pixels * item, config.output).layer * pixels * item
     levels = sum(1 / float(np.prod(f)) for f in level_factors((depth, *shape), config.output))
+    encoded = 2 * min(layer, SHARD_BYTES) if config.output.format == "ome-zarr" else 0
     return JobEstimate(
         slices=depth,
         seconds=depth * (_seconds(REGISTER_SECONDS, seen) + SECONDS * pixels / 1e6)
         + (depth * _seconds(PAIR_SECONDS, paired) if paired else 0)
         + filters * _seconds(FILTER_SECONDS, middle),
         rank_bytes=LIBRARIES_BYTES + held_bytes + window + read + 4 * floats,
-        layer_bytes=int(layer * layers_in_hand(layer) * levels),
+        layer_bytes=int(layer * layers_in_hand(layer) * levels) + encoded,
         slice_bytes=pixels * item,
         output_bytes=int(depth * pixels * item * levels),
     )

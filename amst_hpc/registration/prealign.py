@@ -69,7 +69,7 @@ def place(
 ) -> Placement:
     """Place the slices so that the pairs fit.
 
-    depth : how many slices there are. shape : (y, x) of raw. drift : as `prealign.drift`; period : as
+    depth : how many slices there are. shape : (y, x) of raw. drift, period : as `prealign.drift` and
     `drift.period`.
     """
     links = _Links(pairs, depth, shape)

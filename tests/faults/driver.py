@@ -20,6 +20,7 @@ from pathlib import Path
 from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cli.app import main
+from amst_hpc.ome_zarr.writing import ShardedFolder
 from amst_hpc.passes import pair, register, write
 from amst_hpc.passes.aligned import AlignedStack
 
@@ -98,6 +99,7 @@ if __name__ == "__main__":
     AlignedStack.make_layer = slow(AlignedStack.make_layer, "make")
     BdvWriter.write = slow(BdvWriter.write, "write")
     DirectFile.write_layer = slow(DirectFile.write_layer, "write")
+    ShardedFolder.write_layer = slow(ShardedFolder.write_layer, "write")
     if "written" in FAULTS:
         DirectFile.write_layer = noted(DirectFile.write_layer, Path(FAULTS["written"]))
     write.SYNC_SECONDS = FAULTS.get("sync", write.SYNC_SECONDS)

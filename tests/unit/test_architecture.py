@@ -19,6 +19,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "cli",
     "api",
     "amst_main",
+    "apply",
     "pipeline",
     "passes",
     "cluster",
@@ -28,6 +29,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "registration",
     "synthetic",
     "images",
+    "ome_zarr",
     "bdv",
     "opencl",
     "parallel",
@@ -75,11 +77,12 @@ HOMES = {
     "rich": "job",
     "silx": "opencl",
     "skimage": "registration",
+    "tensorstore": "ome_zarr",
     "tifffile": "images",
     "typer": "cli",
     "vigra": "registration",
 }
-LAZY = {"itk", "matplotlib", "mpi4py", "pyelastix", "pyopencl", "silx", "vigra"}
+LAZY = {"itk", "matplotlib", "mpi4py", "pyelastix", "pyopencl", "silx", "tensorstore", "vigra"}
 
 LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 400, 40, 5
 # every option of a command, and every key of the original's interface, is an argument

@@ -193,3 +193,13 @@ def test_configuration_is_frozen():
 )
 def test_slices_are_averaged_down_to_next_to_the_working_size(size, shape, factor):
     assert Registration(size).factor(shape) == factor
+
+
+def test_what_is_given_goes_over_what_holds_already(tmp_path):
+    file = tmp_path / "given.toml"
+    file.write_text("[output]\nlevels = 4\n[template]\nradius = 3\n")
+    base = {"output": {"chunk": 64, "levels": 2, "layer": 8}}
+    found = load_config(file, ["output.layer=16"], base)
+    assert (found.output.chunk, found.output.levels, found.output.layer) == (64, 4, 16)
+    assert found.template.radius == 3
+    assert base == {"output": {"chunk": 64, "levels": 2, "layer": 8}}

@@ -40,7 +40,7 @@ def test_bad_slices_end_the_job_before_it_begins(tissue, tmp_path, kind):
         (["--range", "²:4"], "--range ²:4: expected A:B"),
         (["--set", "refine.elastix.Foo=1"], "refine.elastix.Foo: no parameter of elastix"),
         (["--set", "refine.elastix.Metric=Nonsense"], "elastix registers nothing with this Metric"),
-        (["--output-format", "zarr"], "output.format = 'zarr': expected bdv or tif"),
+        (["--output-format", "zarr"], "output.format = 'zarr': expected bdv, ome-zarr or tif"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
