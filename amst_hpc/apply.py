@@ -19,7 +19,7 @@ from amst_hpc.cluster.status import read_status
 from amst_hpc.config import FORMATS, Config, InputError
 from amst_hpc.images.pairing import Inputs, describe_raw
 from amst_hpc.job.changes import read_stamps
-from amst_hpc.job.channels import add_channel, transforms_digest
+from amst_hpc.job.channels import add_channel, read_origin, transforms_digest
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.finished_run import FinishedRun, find_run, read_run
 from amst_hpc.job.lock import locked
@@ -149,7 +149,9 @@ def _describe(task: Application, run: FinishedRun) -> dict[str, Any]:
     """What run.json says of the run whose transforms were applied."""
     applied: dict[str, Any] = {"out": str(run.out.resolve()), "transforms": run.digest}
     applied |= {"scale": task.scale, "nearest": task.nearest}
-    return {"prealigned": "", "applied": applied}
+    x, y = read_origin(run.out)
+    canvas = {"canvas": {"offset_xy": (task.scale * x, task.scale * y)}} if x or y else {}
+    return {"prealigned": "", "applied": applied} | canvas
 
 
 def _refuse_places(task: Application, run: FinishedRun, config: Config) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import check_room, find_place
 from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
+from amst_hpc.outcome import Outcome
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
@@ -75,54 +76,6 @@ from amst_hpc.slice_result import SliceResult, to_csv
 NEXT = "when all blocks are: amst-hpc merge"
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did with each slice, and the file to open.
-
-    strict : a slice that fell back is an error. next_step : what is to be done before there is a
-    file to open; empty: nothing.
-    """
-
-    results: Sequence[SliceResult]
-    view: Path
-    strict: bool = False
-    next_step: str = ""
-
-    @property
-    def fallen_back(self) -> list[SliceResult]:
-        """Slices that stand on a lower rung than `affine`, unasked."""
-        return [result for result in self.results if result.fell_back]
-
-    @property
-    def refused(self) -> bool:
-        """True if nothing was written because a slice fell back."""
-        return self.strict and bool(self.fallen_back)
-
-    def summary(self) -> str:
-        """What to tell the user at the end."""
-        if self.next_step:
-            return self.next_step
-        lines = [f"{len(self.results)} slices written: open {self.view}"]
-        if self.refused:
-            lines = [f"--strict: {len(self.results)} slices registered, nothing written"]
-        if self.fallen_back:
-            shown = [f"{result.z} ({result.status})" for result in self.fallen_back]
-            lines.append(f"{len(shown)} of them not by affine registration: {_some(shown)}")
-        if shown := [f"{r.z} ({r.status})" for r in self.results if r.overridden]:
-            lines.append(f"{len(shown)} of them by overrides: {_some(shown)}")
-        if lacking := [result for result in self.results if result.missed]:
-            names = list(dict.fromkeys(name for result in lacking for name in result.missed))
-            lines.append(
-                f"the templates of {len(lacking)} slices lack pre-aligned slices that cannot be "
-                f"read: {_some(names)}; the same command registers them again when these are back"
-            )
-        return "\n".join(lines)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
-
-
 def align(
     job: Job, config: Config, comm: Communicator, block: tuple[int, int] | None = None
 ) -> Outcome:
@@ -137,12 +90,9 @@ def align(
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
         config, inputs = settle_voxel_size(job, config, inputs, comm)
-        with ready_tools(config, inputs, comm):
-            if (
-                config.input.compare
-                and not job.prealign
-                and not on_rank_0(comm, lambda: has_begun(job))
-            ):
+        with ready_tools(job, config, inputs, comm):
+            wanted = config.input.compare and not inputs.alone
+            if wanted and not on_rank_0(comm, lambda: has_begun(job)):
                 refuse_other_tissue(inputs, comm)
             if block:
                 return _align_block(job, config, inputs, comm, block)
@@ -154,7 +104,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
             seconds = dict[str, float]()
-            if job.prealign:
+            if inputs.alone:
                 inputs, seen = place_whole(inputs, config, attempt, comm, stop)
                 on_rank_0(comm, lambda: check_room(job, config, inputs, attempt.partial, True))
                 seconds["compare"] = time.monotonic() - began
@@ -224,10 +174,9 @@ def _align_block(
     job: Job, config: Config, inputs: Inputs, comm: Communicator, block: tuple[int, int]
 ) -> Outcome:
     """Register the block and its pairs; when the whole is settled, write its layers."""
-    number, count = block
+    (number, count), view = block, view_path(job.out, config.output)
     blocks = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, count))
     mine = blocks.slices(number)
-    view = view_path(job.out, config.output)
     with (
         open_attempt(job, config, inputs, comm, number) as attempt,
         StopRequest(attempt.stop_flag) as stop,
@@ -235,13 +184,10 @@ def _align_block(
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
         began, seconds = time.monotonic(), dict[str, float]()
         told = f"block {number} of {count}: slices {mine.start} to {mine.stop - 1} are"
-        if job.prealign:
+        if inputs.alone:
             placement = on_rank_0(comm, lambda: read_placed(attempt, inputs.overrides))
             if placement is None:
-                work = replace(compare_whole(inputs, config), first=mine)
-                compare_raw(work, attempt, comm, stop)
-                compared = time.monotonic() - began
-                attempt.record_seconds(comm.rank, {"compare": compared, "total": compared})
+                _compare_block(replace(inputs, select=mine), config, attempt, comm, stop)
                 return Outcome([], view, next_step=f"{told} compared; {NEXT} {job.out}")
             inputs = move(placement, inputs, config, comm)
         part = replace(inputs, select=mine)
@@ -264,6 +210,16 @@ def _align_block(
         attempt.record_seconds(comm.rank, seconds)
     told = f"block {number} of {count}: its layers are written; {NEXT} {job.out}"
     return Outcome([], view, next_step=told)
+
+
+def _compare_block(
+    part: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> None:
+    began = time.monotonic()
+    work = compare_whole(replace(part, select=range(part.depth)), config)
+    compare_raw(replace(work, first=part.select), attempt, comm, stop)
+    seconds = time.monotonic() - began
+    attempt.record_seconds(comm.rank, {"compare": seconds, "total": seconds})
 
 
 def _with_halo(part: Inputs, config: Config) -> Inputs:
@@ -297,21 +253,13 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         config, inputs = settle_voxel_size(job, config, inputs, comm)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
-            if job.prealign:
+            if inputs.alone:
                 placement, new = _place_blocks(inputs, config, blocks, attempt)
                 if new:
                     told = "the raw slices are placed; now every block registers its slices"
                     return Outcome([], view, next_step=f"{told}: the same commands once more")
                 inputs = move(placement, inputs, config, comm)
-            found = attempt.registered(inputs, config.template.radius, provisional=True)
-            for z in inputs.select:
-                if z not in found:
-                    raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
-            for z, _ in absent:
-                raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            in_order = [found[z] for z in inputs.select]
-            results = settle(in_order, list(pairs.values()), inputs, config)
+            results = _settle_blocks(inputs, config, blocks, attempt)
             settled_now = attempt.settle(results, blocks.decided)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:
@@ -324,6 +272,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
             facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
+            facts |= describe_canvas(inputs)
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
 
@@ -341,6 +290,20 @@ def _place_blocks(
     ordered = [pair for _, pair in sorted(pairs.items())]
     placement = place_raw(seen, ordered, inputs, config)
     return placement, keep_placed(attempt, placement, blocks.decided)
+
+
+def _settle_blocks(
+    inputs: Inputs, config: Config, blocks: Blocks, attempt: Attempt
+) -> list[SliceResult]:
+    """All slices, settled. Raises `InputError` for a block that has not registered its slices."""
+    found = attempt.registered(inputs, config.template.radius, provisional=True)
+    for z in inputs.select:
+        if z not in found:
+            raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'registered')}")
+    pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
+    for z, _ in absent:
+        raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'registered')}")
+    return settle([found[z] for z in inputs.select], list(pairs.values()), inputs, config)
 
 
 def _missing(blocks: Blocks, n: int, what: str) -> str:
@@ -370,7 +333,7 @@ def describe_blocks(attempt: Attempt, blocks: int) -> dict[str, Any]:
 
 
 @contextmanager
-def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[None]:
+def ready_tools(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Iterator[None]:
     """Makes OpenCL ready and checks all that the settings name, before anything is written.
 
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
@@ -381,12 +344,14 @@ def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[
             sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
             if sift or alone or config.neighbours.enabled or inputs.alone:
                 check_device(config.coarse.device)
-            check_refine(config.refine)
+            if not job.placing:
+                check_refine(config.refine)
             check_output(config.output, inputs, comm)
 
         on_all_ranks(comm, check)
-        # on every rank: each loads elastix here that would load it for its first slice
-        on_all_ranks(comm, lambda: try_elastix(config.refine))
+        if not job.placing:
+            # on every rank: each loads elastix here that would load it for its first slice
+            on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield
 
 

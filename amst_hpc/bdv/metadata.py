@@ -63,13 +63,14 @@ class Channel:
         """z, y, x; size : that of the first setup."""
         return [size[0], size[1] / self.scale, size[2] / self.scale]
 
-    def affine(self, size: Sequence[float]) -> list[float]:
+    def affine(self, size: Sequence[float], origin: Sequence[float] = (0, 0)) -> list[float]:
         """Of its registration, 12 numbers: `(p - (scale - 1) / 2) / scale` are pixels of the first
-        setup, as `transform.scaled` has it.
+        setup, as `transform.scaled` has it; that begins at pixel `origin` (x, y) of RAW.
         """
         z, y, x = self.voxel_size(size)
         rest = (self.scale - 1) / 2
-        found = [x, 0, 0, -rest * x, 0, y, 0, -rest * y, 0, 0, z, self.first * z]
+        left, top = origin[0] * size[2] - rest * x, origin[1] * size[1] - rest * y
+        found = [x, 0, 0, left, 0, y, 0, top, 0, 0, z, self.first * z]
         return [v + 0.0 for v in found]  # no -0.0
 
 
@@ -93,11 +94,13 @@ def write_xml(
     h5_path: Path,
     voxel_size_nm: tuple[float, ...],
     channels: Sequence[Channel] = (),
+    origin: Sequence[float] = (0, 0),
 ) -> None:
     """The BigDataViewer XML of a complete file in the same folder, and of further setups.
 
     voxel_size_nm : z, y, x; empty: not known, voxels are of size 1 px. It also goes into the
-    registration: BigDataViewer does not apply `voxelSize`. With channels, `write_master` goes
+    registration: BigDataViewer does not apply `voxelSize`. origin : the pixel (x, y) of RAW that
+    the file begins with; it goes there as well. With channels, `write_master` goes
     before. Raises OSError, KeyError where a file is not there.
     """
     from pybdv.metadata import write_xml_metadata  # half a second of scikit-image, on rank 0 alone
@@ -118,7 +121,7 @@ def write_xml(
             setup_id=c.setup,
             timepoint=0,
             setup_name=c.name,
-            affine=c.affine(size) if c.setup else None,  # of the voxel size
+            affine=c.affine(size, origin) if c.setup or any(origin) else None,  # of the voxel size
             attributes=attributes | own,
             overwrite=False,
             overwrite_data=False,
@@ -152,6 +155,7 @@ def find_xml_fault(
     h5_path: Path,
     voxel_size_nm: tuple[float, ...],
     channels: Sequence[Channel] = (),
+    origin: Sequence[float] = (0, 0),
 ) -> str:
     """The first difference between an XML and what `write_xml` makes; empty if there is none.
 
@@ -167,7 +171,7 @@ def find_xml_fault(
     with tempfile.TemporaryDirectory() as scratch:
         fresh = Path(scratch) / xml_path.name
         try:
-            write_xml(fresh, h5_path, voxel_size_nm, channels)
+            write_xml(fresh, h5_path, voxel_size_nm, channels, origin)
         except (OSError, KeyError) as error:
             return f"names what is not there ({error})"
         wanted = _elements(fresh)

@@ -119,7 +119,7 @@ def align(
 
 
 def report_outcome(outcome: Any, comm: Any) -> None:
-    """The summary of a `pipeline.Outcome` on rank 0, and the exit code."""
+    """The summary of a `Outcome` on rank 0, and the exit code."""
     if comm.rank == 0:
         say(outcome.summary(), err=outcome.refused)
     if outcome.refused:

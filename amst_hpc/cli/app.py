@@ -14,6 +14,7 @@ from amst_hpc.cli.align import align, demo, merge, task
 from amst_hpc.cli.apply import apply
 from amst_hpc.cli.before import check, devices, show_config
 from amst_hpc.cli.options import EXIT_FAILED, EXIT_INPUT, say, tell
+from amst_hpc.cli.prealign import prealign
 from amst_hpc.cli.slurm import status, submit
 
 app = typer.Typer(
@@ -23,7 +24,8 @@ app = typer.Typer(
     "on one machine or a cluster.",
 )
 for command in (
-    align, apply, task, submit, status, merge, check, verify, devices, demo, evaluate, report
+    align, prealign, apply, task, submit, status, merge, check, verify, devices, demo, evaluate,
+    report,
 ):  # fmt: skip
     app.command()(command)
 app.command("config")(show_config)

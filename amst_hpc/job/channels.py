@@ -38,6 +38,16 @@ def read_channels(out: Path) -> list[Channel]:
         raise InputError(f"OUT {out}: {folder / REGISTRY} is damaged ({error})") from None
 
 
+def read_origin(out: Path) -> Sequence[float]:
+    """The pixel (x, y) of RAW that the output begins with. Raises `InputError`."""
+    path = run_folder(out) / "run.json"
+    try:
+        x, y = json.loads(path.read_text()).get("canvas", {}).get("offset_xy", (0, 0))
+        return float(x), float(y)
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"OUT {out}: {path} is damaged ({error})") from None
+
+
 def _entries(folder: Path) -> list[dict[str, Any]]:
     path = folder / REGISTRY
     found: list[dict[str, Any]] = json.loads(path.read_text()) if path.exists() else []

@@ -263,6 +263,7 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
     """Take the lock if nothing is against it: the job and its fingerprint. Raises `InputError`."""
     refuse_inputs(job, config.output)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
+    now["parameters"] |= {"placing": True} if job.placing else {}
     before = read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already

@@ -17,7 +17,7 @@ from amst_hpc.bdv.metadata import master_path, write_settings, write_xml
 from amst_hpc.config import Config, Output
 from amst_hpc.geometry import usual_layout
 from amst_hpc.images.pairing import Inputs, Job
-from amst_hpc.job.channels import keep_current
+from amst_hpc.job.channels import keep_current, read_origin
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import seal_path, stem
 from amst_hpc.job.run_folder import run_folder, view_path
@@ -74,7 +74,7 @@ def write_view(out: Path, output: Output) -> None:
         write_master(out, channels)
     grey = grey_range(run_folder(out) / "thumbnails")
     write_settings(view.with_suffix(".settings.xml"), grey, channels)
-    write_xml(view, out, output.voxel_size_nm, channels)
+    write_xml(view, out, output.voxel_size_nm, channels, read_origin(out))
     if not channels:
         master_path(out).unlink(missing_ok=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
@@ -56,30 +56,40 @@ def check_inputs(
     except InputError as error:
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))
-    first = raw.header(0), prealigned.header(0)
     lines += [_describe(stack, option) for option, stack in stacks.items()]
-    lines += _of(stacks, describe_stacks(raw, prealigned))
+    lines += describe_stacks(raw, prealigned)
     voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
     lines += [*voxel.notes, *voxel.warnings]
     config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
+    found, blank = _look_at(stacks, depth)
+    faults += found
+    if config.input.compare and prealigned_source and not faults:
+        compared = compare(raw, prealigned, sample(range(depth)))
+        faults += filter(None, [tissue_fault(compared)])
+        lines += filter(None, [order_note(compared)])
+    lines += blank
+    grows = not prealigned_source and config.prealign.canvas == "grow"
+    lines += [CANVAS] if grows else []
+    lines += describe_need(_need(raw, prealigned, depth, config))
+    return Report(lines, faults)
+
+
+def _look_at(stacks: Mapping[str, Stack], depth: int) -> tuple[list[str], list[str]]:
+    """What is wrong with the slices, and which are black."""
+    raw = stacks["RAW"]
+    prealigned = stacks.get("PREALIGNED", raw)
+    first = raw.header(0), prealigned.header(0)
+    faults: list[str] = []
     blank: dict[str, list[str]] = {option: [] for option in stacks}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
-            found = _of(stacks, slice_faults(raw, prealigned, z, *first))
+            found = slice_faults(raw, prealigned, z, *first)
             faults += found
             for option, stack in stacks.items() if not found else ():
                 blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)
-    if config.input.compare and prealigned_source and not faults:
-        compared = compare(raw, prealigned, sample(range(depth)))
-        faults += filter(None, [tissue_fault(compared)])
-        lines += filter(None, [order_note(compared)])
-    lines += [_describe_blank(option, names) for option, names in blank.items() if names]
-    grows = not prealigned_source and config.prealign.canvas == "grow"
-    lines += [CANVAS] if grows else []
-    lines += describe_need(_need(raw, prealigned, depth, config))
-    return Report(lines, faults)
+    return faults, [_describe_blank(option, names) for option, names in blank.items() if names]
 
 
 def _need(raw: Stack, prealigned: Stack, depth: int, config: Config) -> JobEstimate:
@@ -88,11 +98,6 @@ def _need(raw: Stack, prealigned: Stack, depth: int, config: Config) -> JobEstim
     held = block_bytes(raw) + block_bytes(prealigned)
     need = estimate(depth, first[1].shape, first[0].dtype, config, held)
     return with_prealignment(need, first[1].shape) if prealigned is raw else need
-
-
-def _of(stacks: Mapping[str, Stack], lines: Sequence[str]) -> list[str]:
-    """The lines that are said of these stacks: raw alone stands for both."""
-    return [line for line in lines if line.startswith(tuple(stacks))]
 
 
 def _describe(stack: Stack, option: str) -> str:

@@ -53,8 +53,10 @@ def _settle(job: Job, config: Config, inputs: Inputs) -> tuple[tuple[float, ...]
     then = tuple(before.get("output", {}).get("voxel_size_nm", ()))
     if before.get("voxel_source", GIVEN) != GIVEN and given in ((), then):
         return then, before["voxel_source"]
-    stacks = {"RAW": inputs.raw, "PREALIGNED": inputs.prealigned}
-    found = find_voxel_size({"OTHER_RAW": inputs.raw} if inputs.applied else stacks, given)
+    stacks = {"OTHER_RAW" if inputs.applied else "RAW": inputs.raw}
+    if not inputs.applied and not inputs.alone:
+        stacks["PREALIGNED"] = inputs.prealigned
+    found = find_voxel_size(stacks, given)
     for note in found.notes:
         log.info("%s", note)
     for warning in found.warnings:

@@ -28,6 +28,8 @@ from amst_hpc.slice_result import STAGES, SliceResult, from_csv
 MEANINGS = {
     "affine": "registered in full",
     "neighbours": "placed by its raw neighbours",
+    "placed": "placed by its raw neighbours, as was asked for",
+    "apart": "no slice leads over the gap before it",
     "translation": "shifted by whole pixels only",
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
@@ -92,7 +94,7 @@ class RunResults:
     @cached_property
     def flagged(self) -> dict[int, SliceResult]:
         """Slices that are not registered in full."""
-        return {s.z: s for s in self.slices if s.status != "affine"}
+        return {s.z: s for s in self.slices if s.status not in ("affine", "placed")}
 
     @property
     def flagged_pairs(self) -> list[PairFit]:

@@ -22,7 +22,7 @@ from amst_hpc.bdv.metadata import find_xml_fault
 from amst_hpc.bdv.writer import INDEPENDENT, choose_writer
 from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import make_layout, split
-from amst_hpc.job.channels import read_channels
+from amst_hpc.job.channels import read_channels, read_origin
 from amst_hpc.job.journal import FORGOTTEN, records
 from amst_hpc.job.lock import locked
 from amst_hpc.job.progress import ProgressMeter
@@ -78,7 +78,7 @@ def _find_seal_fault(target: Target) -> str:
     if target.output.format == "ome-zarr":
         return find_group_fault(target, stem(out))
     size, channels = target.output.voxel_size_nm, read_channels(out)
-    return find_xml_fault(seal_path(out), out, size, channels)
+    return find_xml_fault(seal_path(out), out, size, channels, read_origin(out))
 
 
 def _read_layers(target: Target, comm: Communicator) -> dict[int, str]:

@@ -69,8 +69,8 @@ def place(
 ) -> Placement:
     """Place the slices so that the pairs fit.
 
-    depth : how many slices there are. shape : (y, x) of raw. drift, period : as `prealign.drift` and
-    `drift.period`.
+    depth : how many slices there are. shape : (y, x) of raw. drift, period : as
+    `prealign.drift` and `drift.period`.
     """
     links = _Links(pairs, depth, shape)
     if not links.pairs:

@@ -21,6 +21,7 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "amst_main",
     "apply",
     "pipeline",
+    "outcome",
     "passes",
     "cluster",
     "preflight",
