@@ -205,7 +205,7 @@ class Comparer:
             of_slice.setdefault(z, []).append((z, k))
         for run in shares:
             places = sorted((p for z in run for p in of_slice[z]), key=lambda p: (sum(p), p))
-            self._let_go(places[0][0])
+            self.hand, self.seen = {}, {}  # a run is the same whatever was before it
             for n, (z, k) in enumerate(places):
                 if stop:
                     return
@@ -228,7 +228,7 @@ class Comparer:
         self.hand = {z: ready for z, ready in self.hand.items() if first <= z <= last}
         self.seen = {z: self.seen[z] for z in self.hand}
         for z, ready in self.hand.items():
-            if ready is not None and ready.full and z <= last - len(self.work.near):
+            if ready is not None and ready.full and z < last - len(self.work.near):
                 self.hand[z] = replace(ready, full={})
 
     def _look_at(self, z: int) -> Iterator[Seen]:
