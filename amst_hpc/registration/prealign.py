@@ -57,7 +57,7 @@ WRONG = 8.0  # px that a pair may be off the others
 LEAST = 8  # slices of a part of the stack that stands by itself
 SIDE = 8  # slices on each side of a jump that tell its size
 JUMP = 8.0  # times what is usual, and
-SMALLEST_JUMP = 3.0  # px
+SMALLEST_JUMP, SMALLEST_TURN = 3.0, 0.5  # px, of the shift and of the slopes
 
 
 def place(
@@ -308,7 +308,8 @@ def _levels(links: _Links, now: Matrix, group: Sequence[int]) -> Floats:
         before, after = modes[max(0, i - SIDE) : i], modes[i : i + SIDE]
         change[i] = np.median(after, axis=0) - np.median(before, axis=0)
     size = np.sqrt((change**2).sum(axis=1))
-    least = max(SMALLEST_JUMP, JUMP * float(np.median(size[places]))) if len(places) else np.inf
+    smallest = SMALLEST_JUMP if group is SHIFTS else SMALLEST_TURN
+    least = max(smallest, JUMP * float(np.median(size[places]))) if len(places) else np.inf
     step = np.r_[0, np.sqrt((np.diff(modes, axis=0) ** 2).sum(axis=1))]
     while size.max(initial=0) > least:
         top = int(size.argmax())
