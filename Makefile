@@ -22,7 +22,7 @@ test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissu
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(TWO) -m "not slow" tests/unit tests/mpi tests/integration tests/packaging
 
 real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(TWO) -m "real or slow" tests/unit tests/mpi tests/integration tests/real
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real
 
 jhdf5: .venv/installed-test $(JARS)  ## the library that BigDataViewer reads with, on files of ours; needs a JDK
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest tests/jhdf5
