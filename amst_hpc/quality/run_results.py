@@ -66,7 +66,13 @@ class RunResults:
     def stacks(self) -> dict[str, str]:
         """What the stacks are called, by the names of their thumbnails."""
         between = "pre-aligned" if self.run["prealigned"] else self._placed
-        return {"raw": "raw", "prealigned": between, "aligned": "aligned"}
+        last = self._placed if self.placing else "aligned"
+        return {"raw": "raw", "prealigned": between, "aligned": last}
+
+    @property
+    def placing(self) -> bool:
+        """The run has placed raw slices, and no more."""
+        return any(s.status == "placed" for s in self.slices)
 
     @property
     def _placed(self) -> str:
@@ -226,8 +232,7 @@ def sentences(found: RunResults) -> list[str]:
     """The result in words: what was done, what fell back, how steady it is, how long it took."""
     total, flagged = len(found.slices), found.flagged
     lines = [f"{total:,} slices of {found.shape[0]:,} x {found.shape[1]:,} px (y, x) were written."]
-    placed = any(s.status == "placed" for s in found.slices)
-    full = "placed by their raw neighbours, as was asked for" if placed else IN_FULL
+    full = "placed by their raw neighbours, as was asked for" if found.placing else IN_FULL
     if not flagged:
         lines.append(f"All of them are {full}; none fell back.")
     else:

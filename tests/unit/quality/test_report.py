@@ -123,6 +123,7 @@ def test_placed_slices_are_not_said_to_be_registered(out):
     text = " ".join(sentences(replace(found, slices=slices)))
     assert "99 are placed by their raw neighbours, as was asked for" in text
     assert "in full" not in text
+    assert "aligned" not in text.replace("pre-aligned", "")
 
 
 def test_a_run_without_neighbours_says_so(tmp_path):
