@@ -154,7 +154,9 @@ class Prealign:
         "whole pixels, nothing is interpolated), rigid or affine",
     )
     drift: str = _field(
-        "smooth", "slow motion of raw: keep, smooth (keep what is beyond drift.period) or remove"
+        "smooth",
+        "slow motion of raw: keep (what takes more than 100 slices), smooth (keep what takes more "
+        "than 700; both: or than drift.period) or remove",
     )
     canvas: str = _field(
         "grow", "grow (no pixel of raw is cut), crop (what all slices show) or raw (its frame)"
@@ -177,7 +179,7 @@ class Drift:
     period: int = _field(
         0,
         "slices beyond which the pre-alignment is trusted rather than the neighbours (0: from the "
-        "errors of both; of raw alone 700)",
+        "errors of both; of raw alone as prealign.drift)",
     )
 
     def __post_init__(self) -> None:

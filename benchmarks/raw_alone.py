@@ -106,7 +106,9 @@ def main() -> None:
         raw, out = Path(scratch) / "raw", Path(scratch) / "out.h5"
         truth = make(given.volume, given.other, raw, given.shape)
         job = ["align", str(raw), str(out), "--prealign", *given.options]
-        code = subprocess.run(command_line(given.ranks, job), env=environment(), check=False).returncode
+        code = subprocess.run(
+            command_line(given.ranks, job), env=environment(), check=False
+        ).returncode
         run = out.with_suffix(".amst")
         found = json.loads((run / "transforms.json").read_text())
         rows = list(csv.DictReader((run / "slices.csv").open()))

@@ -59,9 +59,9 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [MADE, "# Commands", "", _sentence(group.help)]
     lines += [
-        "`align`, `apply`, `task`, `verify`, `evaluate` and `devices` run on one process, under",
-        "`mpirun -n N` and under `srun`; the others on one process. `amst-hpc COMMAND --help`",
-        "shows this, too; `python -m amst_hpc` is the same program.",
+        "`align`, `prealign`, `apply`, `task`, `verify`, `evaluate` and `devices` run on one",
+        "process, under `mpirun -n N` and under `srun`; the others on one process.",
+        "`amst-hpc COMMAND --help` shows this, too; `python -m amst_hpc` is the same program.",
     ]
     lines += _options(group)
     lines += ["", ", ".join(f"[{name}](#{name})" for name in group.commands)]

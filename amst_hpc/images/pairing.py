@@ -130,6 +130,12 @@ class Inputs:
         fitted, offset = fit_to(image, self.shape, self.raw.names[z])
         return fitted, offset, checksum(fitted, offset)
 
+    def unmoved(self, image: Image, fitted: Image) -> Image:
+        """A raw slice where it stands in raw, on a grid of `shape`; fitted : what `fit` made."""
+        if self.canvas is None:
+            return fitted
+        return resample(image, translation(*self.canvas.offset), self.shape)
+
     def read_fitted(self, z: int) -> tuple[Image, Matrix, int]:
         """Raw slice z: see `fit`. Raises `SliceError`."""
         return self.fit(self.raw.read(z), z)

@@ -242,13 +242,13 @@ class Registrar:
         """
         timer, result = StageTimer(), self.begin(z)
         try:
-            raw, offset, crc = self.inputs.read_fitted(z)
+            raw, offset, crc = self.inputs.fit(image := self.inputs.raw.read(z), z)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
             return replace(
                 result, blank=True, unreadable=True, reason=str(error), seconds=timer.laps
             )
-        self.keep_thumbnails(z, raw)
+        self.keep_thumbnails(z, self.inputs.unmoved(image, raw))
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)

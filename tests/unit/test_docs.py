@@ -376,16 +376,20 @@ def test_command_lines_run_as_they_stand(page, folder):
 
 
 def test_the_files_of_a_run_look_as_the_design_page_shows(folder):
-    run_together(["amst-hpc align RAW PREALIGNED OUT.h5"], folder)
+    made = ["RAW PREALIGNED OUT.h5", "RAW ALONE.h5 --prealign"]
+    run_together([f"amst-hpc align {stacks}" for stacks in made], folder)
     texts = [block.text for block in blocks("docs/design.md", "text")]
     run = folder / "OUT.amst"
     (shown,) = (text for text in texts if text.startswith("index,"))
     assert shown.splitlines()[0] == (run / "slices.csv").read_text().splitlines()[0]
     lines = [line for text in texts for line in text.splitlines() if '{"kind"' in line]
     examples = {found["kind"]: found for line in lines if (found := decode(f"{line}\n".encode()))}
-    assert len(examples) == len(lines) == 6
-    for record in records(run / "journal", "*.log"):
-        assert record.keys() <= examples[record["kind"]].keys(), record
+    assert len(examples) == len(lines) == 7
+    alone = folder / "ALONE.amst" / "journal"
+    assert {r["kind"] for r in records(alone, "*.prealign.log")} == {"seen", "pair"}
+    for journal in (run / "journal", alone):
+        for record in records(journal, "*.log"):
+            assert record.keys() <= examples[record["kind"]].keys(), record
     (outline,) = blocks("docs/design.md", "json")
     began = json.loads((run / "journal" / "fingerprint.json").read_text())
     shown = json.loads(outline.text)

@@ -96,6 +96,36 @@ def test_of_raw_alone_there_is_no_pre_aligned_stack(tmp_path, transform, told):
     assert "pre-aligned: from raw alone" in report.write_report(out).read_text()
 
 
+def test_pairs_of_raw_alone_are_those_it_was_placed_by_in_the_frame_of_raw(tmp_path):
+    out = make_run(tmp_path, 40, 64, 1)
+    expected, folder = findings(out).pairs, out.with_suffix(".amst")
+    log = folder / "journal/0001-00000.pair.log"
+    far = decode(log.read_bytes().splitlines(keepends=True)[0]) | {"k": 4}  # leads over gaps alone
+    log.with_name("0001-00000.prealign.log").write_bytes(log.read_bytes() + encode(far))
+    log.unlink()
+    run = json.loads((folder / "run.json").read_text())
+    run |= {"prealigned": "", "raw_yx": run["shape_zyx"][1:], "canvas": {"offset_xy": [-9, 5]}}
+    (folder / "run.json").write_text(json.dumps(run))
+    moved = json.loads((folder / "transforms.json").read_text())
+    moved = [m and compose(np.array(m), translation(-9, 5)).tolist() for m in moved]
+    (folder / "transforms.json").write_text(json.dumps(moved))
+    pairs = findings(out).pairs
+    assert [(p.z, p.k, p.fault) for p in pairs] == [(p.z, p.k, p.fault) for p in expected if p.k]
+    off = [p.residual for p in expected if p.k]
+    np.testing.assert_allclose([p.residual for p in pairs], off, atol=1e-6)
+
+
+def test_placed_slices_are_not_said_to_be_registered(out):
+    found = findings(out)
+    slices = [
+        replace(s, status="placed" if s.status == "affine" else s.status) for s in found.slices
+    ]
+    text = " ".join(sentences(replace(found, slices=slices)))
+    assert "99 are placed by their raw neighbours, as was asked for" in text
+    assert "in full" not in text
+    assert "aligned" not in text.replace("pre-aligned", "")
+
+
 def test_a_run_without_neighbours_says_so(tmp_path):
     out = make_run(tmp_path, 5, 64, 1)
     path = tmp_path / "long.amst/config.toml"
