@@ -32,7 +32,7 @@ def lay_canvas(placement: Placement, shape: tuple[int, int], settings: Prealign)
     """
     ends = corners(shape)[None] @ np.swapaxes(back := invert(placement.transforms), 1, 2)[:, :2]
     ends = ends + back[:, None, :, 2]
-    low, high = ends.min(axis=(0, 1)), ends.max(axis=(0, 1))
+    low, high = over = ends.min(axis=(0, 1)), ends.max(axis=(0, 1))
     if settings.canvas == "crop":
         # corners 0 (upper left), 1 (upper right), 2 (lower left), 3
         low = np.array([ends[:, [0, 2], 0].max(), ends[:, [0, 1], 1].max()])
@@ -45,7 +45,7 @@ def lay_canvas(placement: Placement, shape: tuple[int, int], settings: Prealign)
     if (last < first).any():
         raise InputError(
             "prealign.canvas = 'crop': no pixel is in all slices, which lie over "
-            f"{high[0] - low[0]:.0f} x {high[1] - low[1]:.0f} px; expected grow or raw"
+            f"{' x '.join(f'{n + 1:.0f}' for n in over[1] - over[0])} px; expected grow or raw"
         )
     width, height = (last - first + 1).astype(int).tolist()
     x, y = first.astype(int).tolist()
