@@ -88,8 +88,10 @@ class Comparison:
         return "\n".join(lacking(self.inputs, len(self.near)))
 
     def key(self, first: Seen, second: Seen) -> str:
-        """Changes when the pixels of its slices do, or the filters lack other slices."""
-        text = f"{first.crc} {second.crc}\n{self._lacking}"
+        """Changes when the pixels of its slices do, the filters lack other slices, or others are
+        compared at full detail.
+        """
+        text = f"{first.crc} {second.crc} {len(self.near)}\n{self._lacking}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def split(
