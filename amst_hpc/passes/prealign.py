@@ -78,10 +78,18 @@ class Comparison:
         return sorted({*self.near, *FAR})
 
     def places(self, seen: Mapping[int, Seen]) -> list[Place]:
-        """All pairs of slices that are not known to be black, nor excluded, ascending."""
+        """All pairs of slices that are not known to be black, nor excluded, ascending.
+
+        (z, 0) : a slice that is in none of them, to be looked at.
+        """
         there = {z for z in self.around if not (z in seen and seen[z].blank)}
         there -= self.inputs.excluded
-        return [(z, k) for z in self.first if z in there for k in self.steps if z + k in there]
+        found: list[Place] = []
+        for z in sorted(there & {*self.first}):
+            found += [(z, k) for k in self.steps if z + k in there]
+            if z not in seen and not any({z - k, z + k} & there for k in self.steps):
+                found.append((z, 0))
+        return found
 
     @cached_property
     def _lacking(self) -> str:
@@ -215,7 +223,7 @@ class Comparer:
                 self._expect([*places[n:], *coming])
                 yield from self._look_at(z)
                 yield from self._look_at(z + k)
-                if self.hand[z] is not None and self.hand[z + k] is not None:
+                if k and self.hand[z] is not None and self.hand[z + k] is not None:
                     yield self.register(z, k)
                 self._let_go(z + k)
 
