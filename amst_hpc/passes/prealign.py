@@ -340,14 +340,13 @@ def keep_placed(attempt: Attempt, placement: Placement, overrides: Sequence[Over
 
 
 def read_placed(attempt: Attempt, overrides: Sequence[Override]) -> Placement | None:
-    """What `keep_placed` has kept; None where it has not, or with other overrides."""
+    """What `keep_placed` has kept; None where it has not, or with other overrides, or damaged."""
     try:
         kept = json.loads((attempt.folder / PLACED).read_text())
-    except FileNotFoundError:
+        same = kept["overrides"] == [list(each) for each in overrides]
+        return Placement.from_record(kept) if same else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if kept["overrides"] != [list(each) for each in overrides]:
-        return None
-    return Placement.from_record(kept)
 
 
 def describe_canvas(inputs: Inputs) -> dict[str, Any]:
