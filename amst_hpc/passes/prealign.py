@@ -371,12 +371,12 @@ def placed_results(inputs: Inputs, seen: Mapping[int, Seen]) -> list[SliceResult
             crc=seen[z].crc,
             reason=seen[z].reason,
         )
-        made.append(_decided(one, inputs.canvas, made[-1] if made else None))
+        made.append(_decided(one, inputs.canvas, seen.get(z - 1)))
     return made
 
 
-def _decided(one: SliceResult, canvas: Canvas, before: SliceResult | None) -> SliceResult:
-    """With its status and transform. before : the slice before it."""
+def _decided(one: SliceResult, canvas: Canvas, before: Seen | None) -> SliceResult:
+    """With its status and transform. before : what was seen of the slice before it."""
     z, placement = one.z, canvas.placement
     if one.blank:
         return replace(one, status="unreadable" if one.unreadable else "blank")

@@ -278,5 +278,7 @@ def test_what_became_of_each_slice_is_told(inputs):
     assert [s.z for s in found if s.transform is None] == [4, 6]
     assert (found[5].crc, found[5].pairs, found[5].pair_residual) == (105, 3, 0.25)
     assert [s.z for s in found if s.fell_back] == [*told]
+    later = placed_results(replace(placed, select=range(9, 20)), seen)  # the first is out of range
+    assert (later[0].status, later[0].reason) == told[9]
     with pytest.raises(ValueError, match="no canvas"):
         placed_results(inputs, seen)
