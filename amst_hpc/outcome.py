@@ -14,13 +14,14 @@ class Outcome:
     """What a run did with each slice, and the file to open.
 
     strict : a slice that fell back is an error. next_step : what is to be done before there is a
-    file to open; empty: nothing.
+    file to open; empty: nothing. placing : slices were to be placed, and no more.
     """
 
     results: Sequence[SliceResult]
     view: Path
     strict: bool = False
     next_step: str = ""
+    placing: bool = False
 
     @property
     def fallen_back(self) -> list[SliceResult]:
@@ -41,7 +42,8 @@ class Outcome:
             lines = [f"--strict: {len(self.results)} slices registered, nothing written"]
         if self.fallen_back:
             shown = [f"{result.z} ({result.status})" for result in self.fallen_back]
-            lines.append(f"{len(shown)} of them not by affine registration: {_some(shown)}")
+            how = "placed by pairs" if self.placing else "by affine registration"
+            lines.append(f"{len(shown)} of them not {how}: {_some(shown)}")
         if shown := [f"{r.z} ({r.status})" for r in self.results if r.overridden]:
             lines.append(f"{len(shown)} of them by overrides: {_some(shown)}")
         if lacking := [result for result in self.results if result.missed]:

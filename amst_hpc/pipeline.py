@@ -113,7 +113,8 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
             else:
                 results, laps = _register(inputs, config, attempt, comm, stop)
                 seconds |= laps
-            outcome = Outcome(results, view_path(job.out, config.output), job.strict)
+            view = view_path(job.out, config.output)
+            outcome = Outcome(results, view, job.strict, placing=job.placing)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
                 on_rank_0(comm, lambda: write_whole(table, to_csv(results)))

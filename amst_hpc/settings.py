@@ -5,6 +5,7 @@ A value of the wrong type or out of range and an unknown key are an `InputError`
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -30,7 +31,7 @@ def load_config(
     Raises `InputError` for an unreadable file, an unknown key, a value of the wrong type or out of
     range.
     """
-    tree: dict[str, Any] = {name: dict(table) for name, table in (base or {}).items()}
+    tree: dict[str, Any] = copy.deepcopy(dict(base or {}))
     if path is not None:
         try:
             for name, table in read_toml(path).items():

@@ -6,11 +6,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from amst_hpc.config import InputError, Prealign
 from amst_hpc.images.stack import Header, Stack
 from amst_hpc.placement import Placement
-from amst_hpc.transform import Image, Matrix, about, compose, corners, invert, resample, translation
+from amst_hpc.transform import (
+    Image,
+    Matrix,
+    about,
+    compose,
+    corners,
+    displacement,
+    invert,
+    resample,
+    translation,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,35 +41,46 @@ def lay_canvas(placement: Placement, shape: tuple[int, int], settings: Prealign)
 
     Raises `InputError` where `prealign.canvas` is crop and they have nothing in common.
     """
-    ends = corners(shape)[None] @ np.swapaxes(back := invert(placement.transforms), 1, 2)[:, :2]
-    ends = ends + back[:, None, :, 2]
-    low, high = ends.min(axis=(0, 1)), ends.max(axis=(0, 1))
-    if settings.canvas == "crop":
-        # corners 0 (upper left), 1 (upper right), 2 (lower left), 3
-        low = np.array([ends[:, [0, 2], 0].max(), ends[:, [0, 1], 1].max()])
-        high = np.array([ends[:, [1, 3], 0].min(), ends[:, [2, 3], 1].min()])
-        first, last = np.ceil(low), np.floor(high)
-    else:
-        first, last = np.floor(low), np.ceil(high)
-    if settings.canvas == "raw":
-        first, last = np.zeros(2), np.array([shape[1] - 1, shape[0] - 1])
+    ends = _ends(placement.transforms, shape)
+    middle = np.add(*_box(ends, shape, settings.canvas)) / 2
+    moves = np.array([_simpler(m, middle, settings.transform) for m in placement.transforms])
+    ends = np.concatenate([ends, _ends(moves, shape)])
+    first, last = _box(ends, shape, settings.canvas)
     if (last < first).any():
+        over = " x ".join(f"{n + 1:.0f}" for n in np.ptp(ends, axis=(0, 1)))
         raise InputError(
             "prealign.canvas = 'crop': no pixel is in all slices, which lie over "
-            f"{high[0] - low[0]:.0f} x {high[1] - low[1]:.0f} px; expected grow or raw"
+            f"{over} px; expected grow or raw"
         )
     width, height = (last - first + 1).astype(int).tolist()
     x, y = first.astype(int).tolist()
-    placed = replace(placement, transforms=compose(placement.transforms, translation(x, y)))
-    moves = [_simpler(m, (height, width), settings.transform) for m in placed.transforms]
-    return Canvas((height, width), (x, y), placed, moves)
+    placed, *moved = (compose(m, translation(x, y)) for m in (placement.transforms, *moves))
+    return Canvas((height, width), (x, y), replace(placement, transforms=placed), moved)
 
 
-def _simpler(m: Matrix, shape: tuple[int, int], transform: str) -> Matrix:
+def _ends(transforms: Matrix, shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Where the corners of raw slices lie, (n, 4, 2) px: as in `corners`."""
+    return displacement(invert(transforms), shape) + corners(shape)
+
+
+def _box(
+    ends: NDArray[np.float64], shape: tuple[int, int], canvas: str
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The first and the last pixel of a canvas, (x, y)."""
+    if canvas == "raw":
+        return np.zeros(2), np.array([shape[1] - 1.0, shape[0] - 1.0])
+    if canvas == "grow":
+        return np.floor(ends.min(axis=(0, 1))), np.ceil(ends.max(axis=(0, 1)))
+    # corners 0 (upper left), 1 (upper right), 2 (lower left), 3
+    low = np.array([ends[:, [0, 2], 0].max(), ends[:, [0, 1], 1].max()])
+    high = np.array([ends[:, [1, 3], 0].min(), ends[:, [2, 3], 1].min()])
+    return np.ceil(low), np.floor(high)
+
+
+def _simpler(m: Matrix, middle: NDArray[np.float64], transform: str) -> Matrix:
     """The transform of this kind that does the same in the middle of the canvas."""
     if transform == "affine":
         return m
-    middle = np.array([(shape[1] - 1) / 2, (shape[0] - 1) / 2])
     shift = m[:, :2] @ middle + m[:, 2] - middle
     if transform == "translation":
         return translation(*np.rint(shift))

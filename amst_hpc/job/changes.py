@@ -129,12 +129,12 @@ def _look(
 ) -> tuple[set[int], list[Suspect]]:
     """The slices that were registered; those they depend on whose stamps are not in the journal.
 
-    Of raw alone those that were compared: more are not looked at.
+    Of raw alone also those that were compared: more are not looked at.
     """
     found = registered(journal, "slice", "provisional")
     records = {z: record for (z, *_), record in found.items()}
     if inputs.alone:
-        records = compared(journal)
+        records |= compared(journal)
     looked = [("raw", "crc", {*records})]
     if not inputs.alone:
         near = {i for z in records for i in range(z - radius, z + radius + 1)}

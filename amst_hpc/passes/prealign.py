@@ -78,18 +78,28 @@ class Comparison:
         return sorted({*self.near, *FAR})
 
     def places(self, seen: Mapping[int, Seen]) -> list[Place]:
-        """All pairs of slices that are not known to be black, nor excluded, ascending."""
+        """All pairs of slices that are not known to be black, nor excluded, ascending.
+
+        (z, 0) : a slice that is in none of them, to be looked at.
+        """
         there = {z for z in self.around if not (z in seen and seen[z].blank)}
         there -= self.inputs.excluded
-        return [(z, k) for z in self.first if z in there for k in self.steps if z + k in there]
+        found: list[Place] = []
+        for z in sorted(there & {*self.first}):
+            found += [(z, k) for k in self.steps if z + k in there]
+            if z not in seen and not any({z - k, z + k} & there for k in self.steps):
+                found.append((z, 0))
+        return found
 
     @cached_property
     def _lacking(self) -> str:
         return "\n".join(lacking(self.inputs, len(self.near)))
 
     def key(self, first: Seen, second: Seen) -> str:
-        """Changes when the pixels of its slices do, or the filters lack other slices."""
-        text = f"{first.crc} {second.crc}\n{self._lacking}"
+        """Changes when the pixels of its slices do, the filters lack other slices, or others are
+        compared at full detail.
+        """
+        text = f"{first.crc} {second.crc} {len(self.near)}\n{self._lacking}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def split(
@@ -213,7 +223,7 @@ class Comparer:
                 self._expect([*places[n:], *coming])
                 yield from self._look_at(z)
                 yield from self._look_at(z + k)
-                if self.hand[z] is not None and self.hand[z + k] is not None:
+                if k and self.hand[z] is not None and self.hand[z + k] is not None:
                     yield self.register(z, k)
                 self._let_go(z + k)
 
@@ -330,14 +340,13 @@ def keep_placed(attempt: Attempt, placement: Placement, overrides: Sequence[Over
 
 
 def read_placed(attempt: Attempt, overrides: Sequence[Override]) -> Placement | None:
-    """What `keep_placed` has kept; None where it has not, or with other overrides."""
+    """What `keep_placed` has kept; None where it has not, or with other overrides, or damaged."""
     try:
         kept = json.loads((attempt.folder / PLACED).read_text())
-    except FileNotFoundError:
+        same = kept["overrides"] == [list(each) for each in overrides]
+        return Placement.from_record(kept) if same else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    if kept["overrides"] != [list(each) for each in overrides]:
-        return None
-    return Placement.from_record(kept)
 
 
 def describe_canvas(inputs: Inputs) -> dict[str, Any]:
@@ -362,12 +371,12 @@ def placed_results(inputs: Inputs, seen: Mapping[int, Seen]) -> list[SliceResult
             crc=seen[z].crc,
             reason=seen[z].reason,
         )
-        made.append(_decided(one, inputs.canvas, made[-1] if made else None))
+        made.append(_decided(one, inputs.canvas, seen.get(z - 1)))
     return made
 
 
-def _decided(one: SliceResult, canvas: Canvas, before: SliceResult | None) -> SliceResult:
-    """With its status and transform. before : the slice before it."""
+def _decided(one: SliceResult, canvas: Canvas, before: Seen | None) -> SliceResult:
+    """With its status and transform. before : what was seen of the slice before it."""
     z, placement = one.z, canvas.placement
     if one.blank:
         return replace(one, status="unreadable" if one.unreadable else "blank")

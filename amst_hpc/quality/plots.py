@@ -110,7 +110,7 @@ def _logarithmic(axes: Axes) -> None:
 
 def draw_steps(found: RunResults) -> Figure | None:
     """How far the content jumps from slice to slice, before and after."""
-    if not found.thumbnails:
+    if all(step_jitter(found, name) is None for name in found.stacks):
         return None
     titles = (
         "Jump from the slice before, px (logarithmic)",

@@ -13,6 +13,7 @@ from report import make_run
 from amst_hpc.config import InputError
 from amst_hpc.job.journal import decode, encode
 from amst_hpc.quality import report
+from amst_hpc.quality.plots import draw_steps
 from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
 from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, look_at, read_thumbnails
@@ -40,6 +41,14 @@ def test_the_page_stands_alone(out):
     assert "url(" not in page
     assert "elastix: too few samples" in page
     assert re.search(r">50</td>\s*<td>slice_00050.tif", page)
+
+
+def test_steps_that_were_not_measured_are_not_drawn(out):
+    """Of slices too small to tell, that were only placed."""
+    found = findings(out)
+    still = replace(found.thumbnails["aligned"], y=np.full(100, np.nan), x=np.full(100, np.nan))
+    assert draw_steps(found) is not None
+    assert draw_steps(replace(found, thumbnails={"aligned": still})) is None
 
 
 def test_words_name_what_fell_back_and_how_steady_it_is(out):
