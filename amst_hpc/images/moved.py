@@ -41,10 +41,8 @@ def lay_canvas(placement: Placement, shape: tuple[int, int], settings: Prealign)
 
     Raises `InputError` where `prealign.canvas` is crop and they have nothing in common.
     """
-    ends = _ends(placement.transforms, shape)
-    middle = np.add(*_box(ends, shape, settings.canvas)) / 2
-    moves = np.array([_simpler(m, middle, settings.transform) for m in placement.transforms])
-    ends = np.concatenate([ends, _ends(moves, shape)])
+    moves = np.array([_simpler(m, shape, settings.transform) for m in placement.transforms])
+    ends = np.concatenate([_ends(placement.transforms, shape), _ends(moves, shape)])
     first, last = _box(ends, shape, settings.canvas)
     if (last < first).any():
         over = " x ".join(f"{n + 1:.0f}" for n in np.ptp(ends, axis=(0, 1)))
@@ -77,10 +75,12 @@ def _box(
     return np.ceil(low), np.floor(high)
 
 
-def _simpler(m: Matrix, middle: NDArray[np.float64], transform: str) -> Matrix:
-    """The transform of this kind that does the same in the middle of the canvas."""
+def _simpler(m: Matrix, shape: tuple[int, int], transform: str) -> Matrix:
+    """The transform of this kind that does the same in the middle of the raw slice."""
     if transform == "affine":
         return m
+    back = invert(m)
+    middle = back[:, :2] @ [(shape[1] - 1) / 2, (shape[0] - 1) / 2] + back[:, 2]
     shift = m[:, :2] @ middle + m[:, 2] - middle
     if transform == "translation":
         return translation(*np.rint(shift))

@@ -142,8 +142,8 @@ def compare_raw(
 ) -> tuple[dict[int, Seen], list[PairResult]]:
     """Compare the slices whose pairs the journal does not hold, shared out over the ranks.
 
-    Collective. Returns what was seen of the slices, and all pairs, ascending, on rank 0 (elsewhere
-    none). Raises `Stopped`.
+    Collective. Returns, on rank 0, what was seen of the slices, and all pairs, ascending. Raises
+    `Stopped`.
     """
     looked = work.split(attempt) if comm.rank == 0 else None
     seen, done, missing = comm.bcast(looked)
@@ -151,18 +151,17 @@ def compare_raw(
     if missing:
         slices = sorted({z for z, _ in missing})
         comparer, tally = Comparer(work, comm), Tally(comm)
-        total = len({z for z, _ in [*done, *missing]})
+        total, before = len(done) + len(missing), len(done)
         with (
             attempt.open_journal(comm.rank, "prealign") as journal,
             Shares(comm, slices, RUN) as shares,
             comparer.raw,
-            ProgressMeter("compare raw", total, total - len(slices), comm.rank == 0) as meter,
+            ProgressMeter("compare raw", total, before, comm.rank == 0) as meter,
         ):
-            before = total - len(slices)
             for found in comparer.share(shares, missing, stop):
                 journal.write(_to_record(found, comparer), durable=False)
                 mine.append(found)
-                if isinstance(found, PairResult) and found.k == 1:
+                if isinstance(found, PairResult):
                     tally.add(fell_back=found.matrix is None)
                     _show(meter, tally, before)
             journal.sync()
@@ -172,7 +171,7 @@ def compare_raw(
     parts = [found for part in comm.gather(mine) or [] for found in part]
     seen |= {s.z: s for s in parts if isinstance(s, Seen)}
     made = done | {(p.z, p.k): p for p in parts if isinstance(p, PairResult)}
-    return seen, [pair for _, pair in sorted(made.items())] if comm.rank == 0 else []
+    return seen, [made[place] for place in work.places(seen) if place in made]
 
 
 def _to_record(found: Seen | PairResult, comparer: Comparer) -> dict[str, Any]:
@@ -183,10 +182,10 @@ def _to_record(found: Seen | PairResult, comparer: Comparer) -> dict[str, Any]:
 
 
 def _show(meter: ProgressMeter, tally: Tally, before: int, always: bool = False) -> None:
-    """Slices that were compared by all ranks, and how many of them have no next one."""
+    """Pairs that were compared by all ranks, and how many are of slices unlike each other."""
     if always or meter.due():
         made, failed = tally.totals()
-        meter.update(before + made, f"{failed} unlike the next" if failed else "")
+        meter.update(before + made, f"{failed} unlike each other" if failed else "")
 
 
 class Comparer:
@@ -223,7 +222,7 @@ class Comparer:
                 self._expect([*places[n:], *coming])
                 yield from self._look_at(z)
                 yield from self._look_at(z + k)
-                if k and self.hand[z] is not None and self.hand[z + k] is not None:
+                if k:
                     yield self.register(z, k)
                 self._let_go(z + k)
 
@@ -275,7 +274,7 @@ class Comparer:
         for _ in range(2):
             fixed, moving = self.hand[z], self.hand[z + k]
             if fixed is None or moving is None:
-                raise ValueError(f"slices {z} and {z + k} are not in hand")
+                return replace(pair, reason="a slice that is black or cannot be read")
             try:
                 return self.neighbours.register(fixed, moving, pair, None)
             except Exception as error:  # pyopencl's errors have no common class

@@ -72,7 +72,7 @@ def test_slices_with_nothing_in_common_cannot_be_cropped():
 
 
 def test_moves_are_as_simple_as_was_asked_for():
-    """And do the same as the placement in the middle of the canvas."""
+    """And do the same as the placement in the middle of the raw slice."""
     m = compose(translation(3.4, -2.2), small_affine(np.array([0, 2, 1, 0, -3, 0.5]), SHAPE))
     found = {
         kind: lay_canvas(placed(m, translation(0, 0)), SHAPE, Prealign(transform=kind))
