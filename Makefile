@@ -3,6 +3,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11
 BIN := .venv/bin
 MOMENTS ?= 3
 SOAK ?=
+# two tests at a time, those of a file after each other: what a file prepares is prepared once
+TWO := --numprocesses 2 --dist loadfile
 JARS := .venv/bioformats_package.jar .venv/loci_tools.jar
 
 .DEFAULT_GOAL := help
@@ -17,7 +19,7 @@ demo: .venv/installed  ## align a small synthetic stack on two ranks, in demo/
 
 test: .venv/installed-test  ## unit, MPI and end-to-end tests on synthetic tissue
 	@test -d "$${AMST_HPC_SHARED:-../shared}/data" || echo "left out: tests on real volumes (make real), for want of ../shared"
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --numprocesses 2 -m "not slow" tests/unit tests/mpi tests/integration tests/packaging
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest $(TWO) -m "not slow" tests/unit tests/mpi tests/integration tests/packaging
 
 real: .venv/installed-test  ## tests on real volumes, which need ../shared, and slow ones
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -m "real or slow" tests/unit tests/mpi tests/integration tests/real

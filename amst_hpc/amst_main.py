@@ -93,7 +93,7 @@ def default_amst_params() -> Parameters:
 
 def amst_align(
     raw_folder: str | Path,
-    pre_alignment_folder: str | Path,
+    pre_alignment_folder: str | Path | None,
     target_folder: str | Path,
     median_radius: int = 7,
     elastix_params: Mapping[str, Any] | None = None,
@@ -112,6 +112,7 @@ def amst_align(
 ) -> None:
     """Align the TIFF slices of `raw_folder` into `target_folder`; parameters as in the original.
 
+    pre_alignment_folder : None or empty: made from raw alone (`amst-hpc align --prealign`).
     n_workers : MPI ranks. n_workers_sift, verbose : accepted, without effect. sift_devicetype :
     'GPU' takes the GPUs of the machine where it has some and the CPU otherwise, 'CPU' the CPU.
     write_intermediates : the templates in `target_folder/refs`, the shifted slices in
@@ -144,12 +145,14 @@ def amst_align(
     sources = [
         os.path.join(glob.escape(os.fspath(folder)), pattern)  # noqa: PTH118 (no .. resolved)
         for folder, pattern in ((raw_folder, raw_pattern), (pre_alignment_folder, pre_pattern))
+        if folder
     ]
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "config.toml"
         write_whole(config, tomlkit.dumps(_plain(tables)))
         options = ["--config", str(config), "--allow-count-mismatch"]
         options += ["--range", _range_text(compute_range, sources)]
+        options += [] if pre_alignment_folder else ["--prealign"]
         code = launch(int(n_workers), ["align", *sources, str(target_folder), *options])
     if code == 2:
         raise InputError("amst_align: bad input, see the line above")

@@ -1,7 +1,7 @@
 """Arrays averaged down in blocks.
 
 `average_down`, `shrink` and `average_line` leave out a rest at the end: what is measured and shown.
-`downsample` replicates the edge: what mipmap levels are made of.
+`downsample` and `downsample_labels` replicate the edge: what mipmap levels are made of.
 """
 
 from __future__ import annotations
@@ -82,6 +82,35 @@ def downsample(block: Block, factors: tuple[int, int, int]) -> Block:
         total //= wide.type(count)
         out[z] = total
     return out
+
+
+def downsample_labels(block: Block, factors: tuple[int, int, int]) -> Block:
+    """The most frequent value of each block (its mode), of several the first one met.
+
+    As `downsample`, but every value is one of `block`: a mean of labels is another label.
+    """
+    fz, fy, fx = factors
+    if factors == (1, 1, 1):
+        return block
+    padded = np.pad(block, [(0, -n % f) for n, f in zip(block.shape, factors, strict=True)], "edge")
+    out = np.empty([n // f for n, f in zip(padded.shape, factors, strict=True)], block.dtype)
+    for z in range(len(out)):
+        slices = padded[z * fz : (z + 1) * fz]
+        votes = [s[y::fy, x::fx] for s in slices for y in range(fy) for x in range(fx)]
+        out[z] = _most_frequent([np.ascontiguousarray(vote) for vote in votes])
+    return out
+
+
+def _most_frequent(planes: list[Image]) -> Image:
+    """At each place, of planes of one shape."""
+    best, most = planes[0].copy(), np.zeros(planes[0].shape, np.uint16)
+    for i, plane in enumerate(planes):
+        count = np.zeros(plane.shape, np.uint16)
+        for other in planes[i:]:  # what stands before was counted with its first one
+            count += plane == other
+        better = count > most
+        best[better], most[better] = plane[better], count[better]
+    return best
 
 
 def _sum_slices(slices: Block, count: int, wide: np.dtype[Any]) -> NDArray[Any]:

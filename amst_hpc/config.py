@@ -1,22 +1,17 @@
-"""The configuration: one frozen dataclass per stage, from TOML and ``--set section.key=value``.
+"""The configuration: one frozen dataclass per stage. `settings` reads it.
 
 Every field has a default, a unit where it has one, and a line of help that ``amst-hpc config``
-prints. A value of the wrong type or out of range and an unknown key are an `InputError` that names
-the key.
+prints. A value out of range is an `InputError` that names the key.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import errno
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
-
-import tomlkit
 
 from amst_hpc.elastix_defaults import ELASTIX
 
@@ -32,11 +27,16 @@ PASSING_ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.ETI
 """Faults of a file system that another start may not meet: no fault of the input (exit code 1)."""
 
 
+FORMATS = {"bdv": ".h5", "ome-zarr": ".zarr", "tif": ""}
+"""Of the output, and how its name ends."""
+
+
 def _field(default: Any, help: str) -> Any:
     return dataclasses.field(default=default, metadata={"help": help})
 
 
-def _require(section: str, key: str, value: object, ok: bool, expected: str) -> None:
+def require(section: str, key: str, value: object, ok: bool, expected: str) -> None:
+    """Raises `InputError` that names the key and the value where it is not `ok`."""
     if not ok:
         raise InputError(f"{section}.{key} = {value!r}: expected {expected}")
 
@@ -56,7 +56,7 @@ class Input:
 
     def __post_init__(self) -> None:
         ok = self.pair_by in ("number", "position")
-        _require("input", "pair_by", self.pair_by, ok, "number or position")
+        require("input", "pair_by", self.pair_by, ok, "number or position")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Template:
 
     def __post_init__(self) -> None:
         ok = 1 <= self.radius <= 1000
-        _require("template", "radius", self.radius, ok, "a whole number from 1 to 1000")
+        require("template", "radius", self.radius, ok, "a whole number from 1 to 1000")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class Registration:
 
     def __post_init__(self) -> None:
         size = self.working_size
-        _require("registration", "working_size", size, size == 0 or size >= 64, "0, or 64 or more")
+        require("registration", "working_size", size, size == 0 or size >= 64, "0, or 64 or more")
 
     def factor(self, shape: Sequence[int]) -> int:
         """By how much slices of this (y, x) size are averaged down."""
@@ -102,10 +102,10 @@ class Coarse:
 
     def __post_init__(self) -> None:
         methods = ("sift", "xcorr", "none")
-        _require("coarse", "method", self.method, self.method in methods, "sift, xcorr or none")
-        _require("coarse", "sigma", self.sigma, 0 <= self.sigma <= 100, "a number from 0 to 100")
+        require("coarse", "method", self.method, self.method in methods, "sift, xcorr or none")
+        require("coarse", "sigma", self.sigma, 0 <= self.sigma <= 100, "a number from 0 to 100")
         ok = 1 <= self.downsample <= 64
-        _require("coarse", "downsample", self.downsample, ok, "a number from 1 to 64")
+        require("coarse", "downsample", self.downsample, ok, "a number from 1 to 64")
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ class Refine:
     def __post_init__(self) -> None:
         backends = ("itk", "pyelastix", "gauss-newton", "none")
         expected = "itk, pyelastix, gauss-newton or none"
-        _require("refine", "backend", self.backend, self.backend in backends, expected)
+        require("refine", "backend", self.backend, self.backend in backends, expected)
         path = self.parameter_file
-        _require(
+        require(
             "refine", "parameter_file", path, not path or Path(path).is_file(), "an existing file"
         )
 
@@ -141,7 +141,35 @@ class Neighbours:
     reach: int = _field(2, "neighbours on each side that a slice is registered to")
 
     def __post_init__(self) -> None:
-        _require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "1 to 8")
+        require("neighbours", "reach", self.reach, 1 <= self.reach <= 8, "1 to 8")
+
+
+@dataclass(frozen=True)
+class Prealign:
+    """The pre-alignment of raw slices where no PREALIGNED is given (--prealign)."""
+
+    transform: str = _field(
+        "translation",
+        "of slices in templates, and of those that the prealign command writes: translation (by "
+        "whole pixels, nothing is interpolated), rigid or affine",
+    )
+    drift: str = _field(
+        "smooth",
+        "slow motion of raw: keep (what takes more than 100 slices), smooth (keep what takes more "
+        "than 700; both: or than drift.period) or remove",
+    )
+    canvas: str = _field(
+        "grow", "grow (no pixel of raw is cut), crop (what all slices show) or raw (its frame)"
+    )
+
+    def __post_init__(self) -> None:
+        known = {
+            "transform": ("translation", "rigid", "affine"),
+            "drift": ("keep", "smooth", "remove"),
+            "canvas": ("grow", "crop", "raw"),
+        }
+        for key, value in vars(self).items():
+            require("prealign", key, value, value in known[key], ", ".join(known[key]))
 
 
 @dataclass(frozen=True)
@@ -150,29 +178,31 @@ class Drift:
 
     period: int = _field(
         0,
-        "slices beyond which the pre-alignment is trusted rather than the neighbours "
-        "(0: from the errors of both)",
+        "slices beyond which the pre-alignment is trusted rather than the neighbours (0: from the "
+        "errors of both; of raw alone as prealign.drift)",
     )
 
     def __post_init__(self) -> None:
         ok = self.period == 0 or self.period >= 4
-        _require("drift", "period", self.period, ok, "0, or a number >= 4")
+        require("drift", "period", self.period, ok, "0, or a number >= 4")
 
 
 @dataclass(frozen=True)
 class Output:
-    """The BigDataViewer file (or TIFF folder) and how it is written."""
+    """The BigDataViewer file (or OME-Zarr, or TIFF folder) and how it is written."""
 
-    format: str = _field("bdv", "bdv (BigDataViewer HDF5) or tif (a folder of slices)")
+    format: str = _field(
+        "bdv", "bdv (BigDataViewer HDF5), ome-zarr (OME-Zarr 0.5) or tif (a folder of slices)"
+    )
     voxel_size_nm: tuple[float, ...] = _field(
-        (), "z, y, x in nm; empty: not known, the view is in pixels"
+        (), "z, y, x in nm; empty: as RAW or PREALIGNED say it, or else the view is in pixels"
     )
     chunk: int = _field(128, "edge of a chunk in y and x, px; its depth follows from the layer")
     layer: int = _field(0, "slices in a layer, a power of two (0: chosen from the stack)")
     compression: int = _field(
         0,
         "0: uncompressed, each rank writes its own bytes; gzip level 1 to 9: a tenth smaller, "
-        "several times slower, and made anew after a crash",
+        "several times slower, and made anew after a crash (ome-zarr: zstd level, without these)",
     )
     levels: int = _field(
         0, "mipmap levels with the full size counted (0: until a level fits a screen)"
@@ -190,23 +220,23 @@ class Output:
     report: bool = _field(True, "OUT.amst/report.html at the end")
 
     def __post_init__(self) -> None:
-        _require("output", "format", self.format, self.format in ("bdv", "tif"), "bdv or tif")
+        require("output", "format", self.format, self.format in FORMATS, "bdv, ome-zarr or tif")
         voxel = self.voxel_size_nm
         voxel_ok = len(voxel) in (0, 3) and all(v > 0 for v in voxel)
-        _require("output", "voxel_size_nm", list(voxel), voxel_ok, "three numbers > 0 (z, y, x)")
-        _require("output", "chunk", self.chunk, 8 <= self.chunk <= 1024, "a number from 8 to 1024")
+        require("output", "voxel_size_nm", list(voxel), voxel_ok, "three numbers > 0 (z, y, x)")
+        require("output", "chunk", self.chunk, 8 <= self.chunk <= 1024, "a number from 8 to 1024")
         power = self.layer >= 0 and self.layer & (self.layer - 1) == 0
-        _require(
+        require(
             "output",
             "layer",
             self.layer,
             power and self.layer <= 256,
             "0 or a power of two up to 256",
         )
-        _require("output", "compression", self.compression, 0 <= self.compression <= 9, "0 to 9")
-        _require("output", "levels", self.levels, 0 <= self.levels <= 12, "0 to 12")
+        require("output", "compression", self.compression, 0 <= self.compression <= 9, "0 to 9")
+        require("output", "levels", self.levels, 0 <= self.levels <= 12, "0 to 12")
         factors_ok = all(len(f) == 3 and all(v in (1, 2, 3, 4, 8) for v in f) for f in self.factors)
-        _require(
+        require(
             "output",
             "factors",
             self.factors,
@@ -214,9 +244,13 @@ class Output:
             "[z, y, x] factors of 1, 2, 3, 4 or 8 each",
         )
         writers = ("auto", "direct", "collective", "funnel")
-        _require("output", "writer", self.writer, self.writer in writers, ", ".join(writers))
+        require("output", "writer", self.writer, self.writer in writers, ", ".join(writers))
+        free = self.format != "ome-zarr"
+        auto = free or self.writer == "auto"
+        require("output", "writer", self.writer, auto, "auto for ome-zarr")
+        require("output", "legacy", self.legacy, free or not self.legacy, "false for ome-zarr")
         direct = self.writer != "direct" or self.compression == 0
-        _require("output", "writer", self.writer, direct, "output.compression = 0 with it")
+        require("output", "writer", self.writer, direct, "output.compression = 0 with it")
 
 
 @dataclass(frozen=True)
@@ -224,6 +258,7 @@ class Config:
     """All settings of a run."""
 
     input: Input = dataclasses.field(default_factory=Input)
+    prealign: Prealign = dataclasses.field(default_factory=Prealign)
     template: Template = dataclasses.field(default_factory=Template)
     registration: Registration = dataclasses.field(default_factory=Registration)
     coarse: Coarse = dataclasses.field(default_factory=Coarse)
@@ -233,149 +268,6 @@ class Config:
     output: Output = dataclasses.field(default_factory=Output)
 
 
-SECTIONS: dict[str, type] = {
-    "input": Input,
-    "template": Template,
-    "registration": Registration,
-    "coarse": Coarse,
-    "refine": Refine,
-    "neighbours": Neighbours,
-    "drift": Drift,
-    "output": Output,
-}
-
-
-def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
-    """The defaults, changed by a TOML file, changed by ``section.key=value`` strings.
-
-    Raises `InputError` for an unreadable file, an unknown key, a value of the wrong type or out of
-    range.
-    """
-    tree: dict[str, Any] = {}
-    if path is not None:
-        try:
-            tree = read_toml(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"--config {path}: cannot be read ({error})") from None
-        except tomllib.TOMLDecodeError as error:
-            raise InputError(f"--config {path}: not valid TOML ({error})") from None
-    for text in overrides:
-        _merge(tree, text)
-    return from_tree(tree)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """A TOML file, with or without a byte order mark.
-
-    Raises OSError, UnicodeDecodeError, TOMLDecodeError.
-    """
-    return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-
-
-def _merge(tree: dict[str, Any], text: str) -> None:
-    """Put one ``section.key=value`` (or ``refine.elastix.Name=value``) into the tree."""
-    key, equals, value = text.partition("=")
-    parts = [part.strip() for part in key.split(".")]
-    if not equals or len(parts) < 2 or not all(parts):
-        raise InputError(f"--set {text}: expected section.key=value")
-    try:
-        found = tomllib.loads(f"v = {value.strip()}")
-    except tomllib.TOMLDecodeError:
-        found = {}
-    parsed = found["v"] if len(found) == 1 else value.strip()
-    for part in parts[:-1]:
-        tree = tree.setdefault(part, {})
-        if not isinstance(tree, dict):
-            raise InputError(f"--set {text}: {part} is a value, not a section")
-    tree[parts[-1]] = parsed
-
-
-def from_tree(tree: Mapping[str, Any]) -> Config:
-    """A `Config` from nested tables, as TOML gives them."""
-    for name in tree:
-        if name not in SECTIONS:
-            raise InputError(f"{name}: no such section; expected {', '.join(SECTIONS)}")
-    return Config(**{name: _build(name, cls, tree.get(name, {})) for name, cls in SECTIONS.items()})
-
-
-def _build(section: str, cls: type, table: object) -> Any:
-    if not isinstance(table, Mapping):
-        raise InputError(f"{section} = {table!r}: expected a section")
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for key in table:
-        if key not in fields:
-            raise InputError(f"{section}.{key}: no such key; expected {', '.join(fields)}")
-    default = cls()
-    values = {
-        key: _convert(section, key, getattr(default, key), value) for key, value in table.items()
-    }
-    if cls is Refine:  # names given are changes to the defaults, or to the parameter file
-        values["elastix"] = ({} if values.get("parameter_file") else dict(ELASTIX)) | values.get(
-            "elastix", {}
-        )
-    return cls(**values)
-
-
-def _is_plain(value: object) -> bool:
-    """True for a text, a truth value or a finite number."""
-    return isinstance(value, bool | int | str) or (isinstance(value, float) and isfinite(value))
-
-
-def _is_number(value: object, whole: bool) -> bool:
-    return _is_plain(value) and not isinstance(value, bool | str | (float if whole else bool))
-
-
-def _convert(section: str, key: str, default: object, value: Any) -> Any:
-    """`value` as the type of `default`; lists become tuples."""
-    if isinstance(default, tuple):
-        _require(section, key, value, isinstance(value, list | tuple), "a list")
-        value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-        deep = key == "factors"
-        flat = [x for v in value for x in (v if isinstance(v, tuple) else (v,))]
-        nested = all(isinstance(v, tuple) == deep for v in value)
-        good = nested and all(_is_number(x, whole=deep) for x in flat)
-        expected = "a list of [z, y, x] numbers" if deep else "numbers"
-        _require(section, key, value, good, expected)
-        return value
-    if isinstance(default, Mapping):
-        _require(section, key, value, isinstance(value, Mapping), "a table of names and values")
-        for name, item in value.items():
-            good = as_list(item) != [] and all(_is_plain(x) for x in as_list(item))
-            expected = "a value or a list of values, numbers not endless"
-            _require(section, f"{key}.{name}", item, good, expected)
-        return dict(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    kind = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[
-        type(default)
-    ]
-    _require(section, key, value, type(value) is type(default) and _is_plain(value), kind)
-    return value
-
-
 def as_list(value: Any) -> list[Any]:
     """A list as it is; a single value as a list of one."""
     return list(value) if isinstance(value, list | tuple) else [value]
-
-
-def to_tree(config: Config) -> dict[str, Any]:
-    """Nested plain tables (JSON and TOML can hold them)."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {key: plain(item) for key, item in value.items()}
-        return [plain(item) for item in value] if isinstance(value, tuple | list) else value
-
-    return {name: plain(dataclasses.asdict(getattr(config, name))) for name in SECTIONS}
-
-
-def to_toml(config: Config) -> str:
-    """TOML with the help line of each key as a comment; `load_config` reads it back."""
-    document = tomlkit.document()
-    for name, table in to_tree(config).items():
-        section = tomlkit.table()
-        for field in dataclasses.fields(SECTIONS[name]):
-            section.add(tomlkit.comment(field.metadata["help"]))
-            section.add(field.name, table[field.name])
-        document.add(name, section)
-    return tomlkit.dumps(document)

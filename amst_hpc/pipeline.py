@@ -6,8 +6,11 @@ whole stack at once (`registration.fallback`), and the ranks resample raw once a
 each rank its own into one file. Bad slices are judged against the whole stack, and a restart with
 another number of ranks gives the same voxels.
 
+Where raw is alone, its slices are compared and placed first (`passes.prealign`), and the templates
+are made of slices that were moved onto each other.
+
 The tasks of an array do the same in four steps (`cluster.blocks`): each registers its block,
-`merge` settles, each writes its layers, `merge` completes.
+`merge` settles, each writes its layers, `merge` completes. Raw alone takes six.
 """
 
 from __future__ import annotations
@@ -15,19 +18,20 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
-from amst_hpc.config import Config, InputError, Output, from_tree
-from amst_hpc.images.pairing import Inputs, Job, open_inputs
+from amst_hpc.config import Config, InputError, Output
+from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
-from amst_hpc.job.room import find_place
+from amst_hpc.job.room import check_room, find_place
 from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, view_path
 from amst_hpc.opencl.devices import check_device, prepare
+from amst_hpc.outcome import Outcome
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.parallel.node import cores_per_rank, local_place, scratch_folder
@@ -42,65 +46,34 @@ from amst_hpc.passes.file_plan import (
     record_file,
 )
 from amst_hpc.passes.pair import PairWork, pair_slices
+from amst_hpc.passes.prealign import (
+    compare_raw,
+    compare_whole,
+    describe_canvas,
+    keep_placed,
+    move,
+    place_raw,
+    place_whole,
+    placed_results,
+    read_placed,
+)
 from amst_hpc.passes.products import write_products
 from amst_hpc.passes.register import register_slices
 from amst_hpc.passes.write import write_layers
 from amst_hpc.passes.write_tiff import write_tiffs
+from amst_hpc.placement import Placement
 from amst_hpc.preflight.same_tissue import refuse_other_tissue
+from amst_hpc.preflight.voxel_size import settle_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
 from amst_hpc.registration.fallback import choose_transforms
 from amst_hpc.registration.mending import apply_overrides, hide
+from amst_hpc.registration.prealign import hold
 from amst_hpc.registration.solve import solve
+from amst_hpc.settings import from_tree
 from amst_hpc.slice_result import SliceResult, to_csv
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a run did with each slice, and the file to open.
-
-    strict : a slice that fell back is an error. next_step : what is to be done before there is a
-    file to open; empty: nothing.
-    """
-
-    results: Sequence[SliceResult]
-    view: Path
-    strict: bool = False
-    next_step: str = ""
-
-    @property
-    def fallen_back(self) -> list[SliceResult]:
-        """Slices that stand on a lower rung than `affine`, unasked."""
-        return [result for result in self.results if result.fell_back]
-
-    @property
-    def refused(self) -> bool:
-        """True if nothing was written because a slice fell back."""
-        return self.strict and bool(self.fallen_back)
-
-    def summary(self) -> str:
-        """What to tell the user at the end."""
-        if self.next_step:
-            return self.next_step
-        lines = [f"{len(self.results)} slices written: open {self.view}"]
-        if self.refused:
-            lines = [f"--strict: {len(self.results)} slices registered, nothing written"]
-        if self.fallen_back:
-            shown = [f"{result.z} ({result.status})" for result in self.fallen_back]
-            lines.append(f"{len(shown)} of them not by affine registration: {_some(shown)}")
-        if shown := [f"{r.z} ({r.status})" for r in self.results if r.overridden]:
-            lines.append(f"{len(shown)} of them by overrides: {_some(shown)}")
-        if lacking := [result for result in self.results if result.missed]:
-            names = list(dict.fromkeys(name for result in lacking for name in result.missed))
-            lines.append(
-                f"the templates of {len(lacking)} slices lack pre-aligned slices that cannot be "
-                f"read: {_some(names)}; the same command registers them again when these are back"
-            )
-        return "\n".join(lines)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
+NEXT = "when all blocks are: amst-hpc merge"
 
 
 def align(
@@ -116,8 +89,10 @@ def align(
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
         inputs = open_inputs(job, config, comm)
-        with ready_tools(config, inputs, comm):
-            if config.input.compare and not on_rank_0(comm, lambda: has_begun(job)):
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
+        with ready_tools(job, config, inputs, comm):
+            wanted = config.input.compare and not inputs.alone
+            if wanted and not on_rank_0(comm, lambda: has_begun(job)):
                 refuse_other_tissue(inputs, comm)
             if block:
                 return _align_block(job, config, inputs, comm, block)
@@ -128,13 +103,18 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     began = time.monotonic()
     with open_attempt(job, config, inputs, comm) as attempt:
         with StopRequest(attempt.stop_flag) as stop:
-            found, seconds = register_slices(inputs, config, attempt, comm, stop)
-            registered = time.monotonic()
-            work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
-            pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
-            seconds["pair"] = time.monotonic() - registered
-            results = on_rank_0(comm, lambda: settle(found, pairs, inputs, config))
-            outcome = Outcome(results, view_path(job.out, config.output), job.strict)
+            seconds = dict[str, float]()
+            if inputs.alone:
+                inputs, seen = place_whole(inputs, config, attempt, comm, stop)
+                on_rank_0(comm, lambda: check_room(job, config, inputs, attempt.partial, True))
+                seconds["compare"] = time.monotonic() - began
+            if job.placing:
+                results = placed_results(inputs, seen)
+            else:
+                results, laps = _register(inputs, config, attempt, comm, stop)
+                seconds |= laps
+            view = view_path(job.out, config.output)
+            outcome = Outcome(results, view, job.strict, placing=job.placing)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
                 on_rank_0(comm, lambda: write_whole(table, to_csv(results)))
@@ -145,9 +125,22 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
-        facts = describe_ranks(config, attempt, comm, seconds)
+        facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
+        facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
+
+
+def _register(
+    inputs: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> tuple[list[SliceResult], dict[str, float]]:
+    """The first pass and the pairs: all slices settled, and the seconds of this rank."""
+    found, seconds = register_slices(inputs, config, attempt, comm, stop)
+    registered = time.monotonic()
+    work = PairWork(inputs, {r.z: r for r in found}, config.neighbours)
+    pairs = pair_slices(work, config.coarse.device, attempt, comm, stop)
+    seconds["pair"] = time.monotonic() - registered
+    return on_rank_0(comm, lambda: settle(found, pairs, inputs, config)), seconds
 
 
 def settle(
@@ -156,8 +149,11 @@ def settle(
     """Status and transform of every slice, for the whole stack at once."""
     shape, overrides = inputs.shape, inputs.overrides
     chosen = choose_transforms(hide(found, overrides), shape)
-    enabled, period = config.neighbours.enabled, config.drift.period
-    results = solve(chosen, pairs, shape, period) if enabled else chosen
+    results = chosen
+    if inputs.canvas:
+        results = hold(chosen, inputs.canvas.placement, shape)
+    elif config.neighbours.enabled:
+        results = solve(chosen, pairs, shape, config.drift.period)
     if not overrides:
         return results
     return apply_overrides(overrides, choose_transforms(found, shape), chosen, results)
@@ -179,42 +175,57 @@ def _align_block(
     job: Job, config: Config, inputs: Inputs, comm: Communicator, block: tuple[int, int]
 ) -> Outcome:
     """Register the block and its pairs; when the whole is settled, write its layers."""
-    number, count = block
+    (number, count), view = block, view_path(job.out, config.output)
     blocks = on_all_ranks(comm, lambda: plan_blocks(job, config, inputs, count))
-    part = replace(inputs, select=blocks.slices(number))
-    view = view_path(job.out, config.output)
+    mine = blocks.slices(number)
     with (
         open_attempt(job, config, inputs, comm, number) as attempt,
         StopRequest(attempt.stop_flag) as stop,
     ):
         on_rank_0(comm, lambda: record_blocks(job.out, blocks))
-        settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         began, seconds = time.monotonic(), dict[str, float]()
+        told = f"block {number} of {count}: slices {mine.start} to {mine.stop - 1} are"
+        if inputs.alone:
+            placement = on_rank_0(comm, lambda: read_placed(attempt, inputs.overrides))
+            if placement is None:
+                _compare_block(replace(inputs, select=mine), config, attempt, comm, stop)
+                return Outcome([], view, next_step=f"{told} compared; {NEXT} {job.out}")
+            inputs = move(placement, inputs, config, comm)
+        part = replace(inputs, select=mine)
+        settled = on_rank_0(comm, lambda: attempt.read_settled(inputs.overrides))
         if job.retry or not settled:
             _, seconds = register_slices(_with_halo(part, config), config, attempt, comm, stop)
         registered = time.monotonic()
-        work = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
-        pair_slices(work, config.coarse.device, attempt, comm, stop)
+        pairs = PairWork(part, _registered(part, config, attempt, comm), config.neighbours)
+        pair_slices(pairs, config.coarse.device, attempt, comm, stop)
         paired = time.monotonic()
         seconds |= {"pair": paired - registered, "total": paired - began}
         if not settled:
             attempt.record_seconds(comm.rank, seconds)
-            told = f"block {number} of {count}: slices {part.select.start} to "
-            told += f"{part.select.stop - 1} are registered; when all blocks are: "
-            return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+            return Outcome([], view, next_step=f"{told} registered; {NEXT} {job.out}")
         aligned = AlignedStack(inputs, settled, open_resampler(config, comm))
         plan = on_rank_0(comm, lambda: plan_block(aligned, config.output, attempt, count))
         write_layers(aligned, plan, attempt, comm, stop)
         written = time.monotonic()
         seconds |= {"write": written - paired, "total": written - began}
         attempt.record_seconds(comm.rank, seconds)
-    told = f"block {number} of {count}: its layers are written; when those of all blocks are: "
-    return Outcome([], view, next_step=f"{told}amst-hpc merge {job.out}")
+    told = f"block {number} of {count}: its layers are written; {NEXT} {job.out}"
+    return Outcome([], view, next_step=told)
+
+
+def _compare_block(
+    part: Inputs, config: Config, attempt: Attempt, comm: Communicator, stop: StopRequest
+) -> None:
+    began = time.monotonic()
+    work = compare_whole(replace(part, select=range(part.depth)), config)
+    compare_raw(replace(work, first=part.select), attempt, comm, stop)
+    seconds = time.monotonic() - began
+    attempt.record_seconds(comm.rank, {"compare": seconds, "total": seconds})
 
 
 def _with_halo(part: Inputs, config: Config) -> Inputs:
     """And the slices after `part` that its pairs need."""
-    reach = config.neighbours.reach if config.neighbours.enabled else 0
+    reach = config.neighbours.reach if config.neighbours.enabled and not part.alone else 0
     return replace(part, select=range(part.select.start, min(part.select.stop + reach, part.depth)))
 
 
@@ -240,17 +251,16 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         job = Job(blocks.raw, blocks.prealigned, out)
         job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
         inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
+        config, inputs = settle_voxel_size(job, config, inputs, comm)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
-            found = attempt.registered(inputs, config.template.radius, provisional=True)
-            for z in inputs.select:
-                if z not in found:
-                    raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
-            for z, _ in absent:
-                raise InputError(f"OUT {out}: {_missing(blocks, blocks.find(z), 'registered')}")
-            in_order = [found[z] for z in inputs.select]
-            results = settle(in_order, list(pairs.values()), inputs, config)
+            if inputs.alone:
+                placement, new = _place_blocks(inputs, config, blocks, attempt)
+                if new:
+                    told = "the raw slices are placed; now every block registers its slices"
+                    return Outcome([], view, next_step=f"{told}: the same commands once more")
+                inputs = move(placement, inputs, config, comm)
+            results = _settle_blocks(inputs, config, blocks, attempt)
             settled_now = attempt.settle(results, blocks.decided)
             plan = plan_file(AlignedStack(inputs, results), config.output, attempt, 1)
             if plan.missing:
@@ -262,9 +272,39 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
-            facts |= describe_blocks(attempt, len(blocks.ranges))
+            facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
+            facts |= describe_canvas(inputs)
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)
+
+
+def _place_blocks(
+    inputs: Inputs, config: Config, blocks: Blocks, attempt: Attempt
+) -> tuple[Placement, bool]:
+    """Where the raw slices lie that the blocks have compared, and if that is new.
+
+    Raises `InputError` for a block that has not compared its slices.
+    """
+    seen, pairs, missing = compare_whole(inputs, config).split(attempt, provisional=True)
+    for z, _ in missing:
+        raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'compared')}")
+    ordered = [pair for _, pair in sorted(pairs.items())]
+    placement = place_raw(seen, ordered, inputs, config)
+    return placement, keep_placed(attempt, placement, blocks.decided)
+
+
+def _settle_blocks(
+    inputs: Inputs, config: Config, blocks: Blocks, attempt: Attempt
+) -> list[SliceResult]:
+    """All slices, settled. Raises `InputError` for a block that has not registered its slices."""
+    found = attempt.registered(inputs, config.template.radius, provisional=True)
+    for z in inputs.select:
+        if z not in found:
+            raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'registered')}")
+    pairs, absent = PairWork(inputs, found, config.neighbours).split(attempt)
+    for z, _ in absent:
+        raise InputError(f"OUT {attempt.out}: {_missing(blocks, blocks.find(z), 'registered')}")
+    return settle([found[z] for z in inputs.select], list(pairs.values()), inputs, config)
 
 
 def _missing(blocks: Blocks, n: int, what: str) -> str:
@@ -294,26 +334,40 @@ def describe_blocks(attempt: Attempt, blocks: int) -> dict[str, Any]:
 
 
 @contextmanager
-def ready_tools(config: Config, inputs: Inputs, comm: Communicator) -> Iterator[None]:
+def ready_tools(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Iterator[None]:
     """Makes OpenCL ready and checks all that the settings name, before anything is written.
 
     Raises `InputError` for a device, program, elastix parameter or writer that is not there.
     """
+    with ready_opencl(comm):
+
+        def check() -> None:
+            sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
+            if sift or alone or config.neighbours.enabled or inputs.alone:
+                check_device(config.coarse.device)
+            if not job.placing:
+                check_refine(config.refine)
+            check_output(config.output, inputs, comm)
+
+        on_all_ranks(comm, check)
+        if not job.placing:
+            # on every rank: each loads elastix here that would load it for its first slice
+            on_all_ranks(comm, lambda: try_elastix(config.refine))
+        yield
+
+
+@contextmanager
+def ready_opencl(comm: Communicator) -> Iterator[None]:
+    """Makes OpenCL ready; nothing is computed there."""
     local_rank, local_size = local_place(comm)
     with ExitStack() as held:
         scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
         prepare(scratch, cores_per_rank(local_size))
-
-        def check() -> None:
-            sift, alone = config.coarse.method == "sift", config.refine.backend == "gauss-newton"
-            if sift or alone or config.neighbours.enabled:
-                check_device(config.coarse.device)
-            check_refine(config.refine)
-            if config.output.format == "bdv":
-                choose_writer(config.output, comm.size)
-                check_layer(inputs, config.output)
-
-        on_all_ranks(comm, check)
-        # on every rank: each loads elastix here that would load it for its first slice
-        on_all_ranks(comm, lambda: try_elastix(config.refine))
         yield
+
+
+def check_output(output: Output, inputs: Inputs, comm: Communicator) -> None:
+    """Raises `InputError` for a writer that is not there, or layers that cannot be."""
+    if output.format != "tif":
+        choose_writer(output, comm.size)
+        check_layer(inputs, output)

@@ -60,7 +60,7 @@ class SliceResult:
     transform : what is applied, None where the slice is blank.
     pairs : registrations with neighbours that hold it; pair_residual : their median residual;
     correction : how far they move its corners on the mean, px. left_out : excluded slices that its
-    template is without.
+    template is without. moved_by : see `Inputs.moved_by`.
     """
 
     z: int
@@ -88,6 +88,7 @@ class SliceResult:
     pairs: int = 0
     pair_residual: float = NAN
     correction: float = NAN
+    moved_by: str = ""
 
     @property
     def provisional(self) -> bool:
@@ -101,8 +102,8 @@ class SliceResult:
 
     @property
     def fell_back(self) -> bool:
-        """True on a lower rung than `affine` that nobody has asked for."""
-        return self.status != "affine" and not self.overridden
+        """True on a lower rung than was asked for."""
+        return self.status not in ("affine", "placed") and not self.overridden
 
     def to_record(self) -> dict[str, Any]:
         """A line of the journal: what registration found, and the decision where there is one."""
@@ -114,6 +115,7 @@ class SliceResult:
             "unreadable": self.unreadable,
             "missed": list(self.missed),
             "left_out": list(self.left_out),
+            "moved_by": self.moved_by,
             "matrix": _plain(self.affine),
             "shift": _plain(self.shift),
             "prealigned": _plain(self.prealigned),
@@ -149,6 +151,7 @@ class SliceResult:
             unreadable=record["unreadable"],
             missed=record["missed"],
             left_out=record.get("left_out", ()),
+            moved_by=record.get("moved_by", ""),
             shift=_matrix(record["shift"]),
             affine=_matrix(record["matrix"]),
             prealigned=_matrix(record["prealigned"]),

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 LIBRARIES = (
     "numpy", "scipy", "h5py", "tifffile", "imagecodecs", "pybdv", "mpi4py", "silx",
-    "pyopencl", "itk-elastix", "pyelastix",
+    "pyopencl", "itk-elastix", "pyelastix", "tensorstore",
 )  # fmt: skip
 
 

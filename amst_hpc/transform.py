@@ -103,6 +103,18 @@ def resample(image: Image, m: Matrix, shape: tuple[int, int]) -> Image:
     return np.clip(out, limits.min, limits.max, out=out).astype(image.dtype)
 
 
+def resample_nearest(image: Image, m: Matrix, shape: tuple[int, int]) -> Image:
+    """`out(p) = image(M p)`, the value of the nearest pixel; 0 outside. For labels.
+
+    image : (y, x) uint8 or uint16. Returns `shape`, same dtype; no value that `image` has not.
+    """
+    if is_whole_shift(m):
+        return shift_whole(image, int(m[0, 2]), int(m[1, 2]), shape)
+    yx, start = m[::-1, 1::-1], m[::-1, 2]
+    out: Image = ndimage.affine_transform(image, yx, start, shape, image.dtype, 0, "constant", 0)
+    return out
+
+
 def small_affine(theta: NDArray[np.float64], shape: Sequence[int]) -> Matrix:
     """Displacement at the centre (x: 0, y: 3) and its change over half a width (1, 4) and half a
     height (2, 5), px, as a transform of a (y, x) image; of one or of many, (..., 6).

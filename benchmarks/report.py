@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 
-from amst_hpc.config import Config, to_toml
+from amst_hpc.config import Config
 from amst_hpc.job.journal import encode
 from amst_hpc.pair_result import PairResult
 from amst_hpc.quality.report import write_report
 from amst_hpc.quality.thumbnails import ThumbnailWriter
+from amst_hpc.settings import to_toml
 from amst_hpc.slice_result import COLUMNS
 from amst_hpc.transform import compose, invert, translation
 

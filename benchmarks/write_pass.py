@@ -26,6 +26,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 from jobs import environment  # noqa: E402
 
 from amst_hpc.bdv.file import is_parallel  # noqa: E402
+from amst_hpc.ome_zarr.folder import disk_bytes, remove  # noqa: E402
 from amst_hpc.parallel.launch import find_mpirun  # noqa: E402
 
 SETTINGS = (
@@ -36,6 +37,8 @@ WRITERS = {
     "direct": (),
     "funnel": ('output.writer="funnel"',),
     "funnel, gzip": ("output.compression=1", 'output.writer="funnel"'),
+    "ome-zarr": ('output.format="ome-zarr"',),
+    "ome-zarr, zstd": ("output.compression=1", 'output.format="ome-zarr"'),
     "collective": ('output.writer="collective"',),
     "collective, gzip": ("output.compression=1", 'output.writer="collective"'),
 }
@@ -50,11 +53,11 @@ def make_raw(folder: Path, count: int, edge: int) -> None:
 
 
 def write(work: Path, ranks: int, *options: str, module: tuple[str, ...] = ("-m", "amst_hpc")):
-    """Seconds of the write pass and the size of the file."""
-    raw, out = work / "raw", work / "out.h5"
-    shutil.rmtree(out.with_suffix(".amst"), ignore_errors=True)
+    """Seconds of the write pass and the size of the output."""
+    zarr = any("ome-zarr" in option for option in options)
+    raw, out = work / "raw", work / ("out.zarr" if zarr else "out.h5")
     for path in out.parent.glob(f"{out.stem}.*"):
-        path.unlink()
+        remove(path)
     changes = [word for option in (*SETTINGS, *options) for word in ("--set", option)]
     if (table := work / "moved.csv").exists():
         changes += ["--overrides", str(table)]
@@ -62,7 +65,8 @@ def write(work: Path, ranks: int, *options: str, module: tuple[str, ...] = ("-m"
     command = [find_mpirun(), "-n", str(ranks), *align, *changes]
     subprocess.run(command, env=environment(), check=True, capture_output=True, cwd=ROOT)
     facts = json.loads((out.with_suffix(".amst") / "run.json").read_text())
-    return max(part["write"] for part in facts["seconds_per_rank"]), out.stat().st_size
+    size = disk_bytes(out) if zarr else out.stat().st_size
+    return max(part["write"] for part in facts["seconds_per_rank"]), size
 
 
 def without_writing() -> None:

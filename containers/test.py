@@ -114,8 +114,8 @@ def try_elastix(backend: str) -> Callable[[Path], str]:
     """A backend finds a known displacement."""
 
     def run(_: Path) -> str:
-        from amst_hpc.config import load_config
         from amst_hpc.registration.elastix import make_refine, program_version
+        from amst_hpc.settings import load_config
 
         register = make_refine(load_config(None, [f'refine.backend="{backend}"']).refine)
         template = tissue(256)

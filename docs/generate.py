@@ -19,7 +19,7 @@ import typer.main
 
 from amst_hpc.cli.app import app
 from amst_hpc.cluster.site import Site
-from amst_hpc.config import SECTIONS
+from amst_hpc.settings import SECTIONS
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- made by docs/generate.py: change the help texts in the program, then run it -->\n"
@@ -59,9 +59,9 @@ def commands() -> str:
     group: Any = typer.main.get_command(app)
     lines = [MADE, "# Commands", "", _sentence(group.help)]
     lines += [
-        "`align`, `task`, `verify`, `evaluate` and `devices` run on one process, under",
-        "`mpirun -n N` and under `srun`; the others on one process. `amst-hpc COMMAND --help`",
-        "shows this, too; `python -m amst_hpc` is the same program.",
+        "`align`, `prealign`, `apply`, `task`, `verify`, `evaluate` and `devices` run on one",
+        "process, under `mpirun -n N` and under `srun`; the others on one process.",
+        "`amst-hpc COMMAND --help` shows this, too; `python -m amst_hpc` is the same program.",
     ]
     lines += _options(group)
     lines += ["", ", ".join(f"[{name}](#{name})" for name in group.commands)]

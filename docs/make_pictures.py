@@ -15,7 +15,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from amst_hpc.quality.plots import draw_reslices, draw_steps
+from amst_hpc.quality.plots import draw_steps
+from amst_hpc.quality.reslices import draw_reslices
 from amst_hpc.quality.run_results import RunResults, read_run_results, sentences
 
 DOCS = Path(__file__).resolve().parent

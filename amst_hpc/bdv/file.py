@@ -32,7 +32,7 @@ class Target:
     """The HDF5 file to write: where, how it is cut, the dtype of its blocks, how it is stored.
 
     append : it is there, was closed, and its datasets suit; else it is made anew. token : kept in
-    the file, so that it is known again wherever it is moved.
+    the file, so that it is known again wherever it is moved. labels : its voxels are labels.
     """
 
     path: Path
@@ -41,6 +41,7 @@ class Target:
     output: Output
     append: bool = False
     token: str = ""
+    labels: bool = False
 
     @property
     def legacy(self) -> bool:

@@ -1,18 +1,19 @@
-"""Mipmap levels of one layer: block means, each level made from the one above it."""
+"""Mipmap levels of one layer, each made from the one above it: block means, of labels modes."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from amst_hpc.averaging import downsample
+from amst_hpc.averaging import downsample, downsample_labels
 from amst_hpc.geometry import Layout
 from amst_hpc.transform import Block
 
 
-def pyramid(block: Block, layout: Layout) -> list[Block]:
+def pyramid(block: Block, layout: Layout, labels: bool = False) -> list[Block]:
     """One layer on every level, each made from the one above it."""
+    reduce = downsample_labels if labels else downsample
     levels = [np.ascontiguousarray(block)]
     for above, level in zip(layout.levels, layout.levels[1:], strict=False):
         fz, fy, fx = (b // a for a, b in zip(above.factors, level.factors, strict=True))
-        levels.append(downsample(levels[-1], (fz, fy, fx)))
+        levels.append(reduce(levels[-1], (fz, fy, fx)))
     return levels

@@ -9,7 +9,7 @@ import h5py
 import numpy as np
 
 from amst_hpc.bdv.metadata import cells
-from amst_hpc.bdv.sources import axis_order, source_files, unwritten_chunks
+from amst_hpc.bdv.sources import axis_order, element_size_nm, source_files, unwritten_chunks
 from amst_hpc.transform import Block
 
 VIEW = re.compile(r"/?t([0-9]{5,})/s([0-9]{2,})/[0-9]+/cells")
@@ -54,6 +54,7 @@ class VolumeReader:
         self._file, self._dataset = file, found
         self.files = source_files(found)
         self.axes = axis_order(found)
+        self.element_size_nm = element_size_nm(found)
         self.name = name
         self.shape: tuple[int, ...] = found.shape or ()  # None where it holds nothing
         self.dtype = np.dtype(np.uint16) if _is_legacy(found) else found.dtype

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import h5py
 
+AXES = "zyx"
+
 
 def source_files(dataset: h5py.Dataset) -> list[Path]:
     """The files that hold its voxels: that of the dataset itself, behind links, first.
@@ -95,4 +97,13 @@ def axis_order(dataset: h5py.Dataset) -> str:
         order = order or "".join(axis["key"] for axis in tags["axes"])
     except (ValueError, TypeError, KeyError):
         pass
-    return order if sorted(order) == ["x", "y", "z"] else ""
+    return order if sorted(order) == sorted(AXES) else ""
+
+
+def element_size_nm(dataset: h5py.Dataset) -> tuple[float, ...]:
+    """z, y, x of the attribute element_size_um (ilastik, Fiji); empty where it is not there."""
+    try:
+        size = tuple(float(v) * 1e3 for v in dataset.attrs["element_size_um"])
+    except (KeyError, TypeError, ValueError, OSError):
+        return ()
+    return size if len(size) == len(AXES) else ()

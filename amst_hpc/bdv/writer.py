@@ -19,10 +19,12 @@ COLLECTIVE_RANKS = 16
 
 
 def choose_writer(output: Output, comm_size: int) -> str:
-    """ "direct" (see `direct`), "collective" or "funnel" (see `BdvWriter`).
+    """ "direct" (see `direct`), "collective" or "funnel" (see `BdvWriter`); "shards" for OME-Zarr.
 
     Raises `InputError` if collective is asked for and h5py has no MPI.
     """
+    if output.format == "ome-zarr":
+        return "shards"
     parallel = is_parallel()
     if output.writer == "collective" and not parallel:
         raise InputError(
@@ -33,6 +35,10 @@ def choose_writer(output: Output, comm_size: int) -> str:
             return "direct"
         return "collective" if parallel and comm_size >= COLLECTIVE_RANKS else "funnel"
     return output.writer
+
+
+INDEPENDENT = ("direct", "shards")
+"""Writers with which each rank writes its layers for itself, at any time, also again."""
 
 
 class LayerStore(Protocol):
@@ -99,7 +105,8 @@ class BdvWriter:
         if block.shape != expected or block.dtype != dtype:
             found = f"{block.shape} {block.dtype}"
             raise ValueError(f"layer {layer} is {found}, expected {expected} {dtype}")
-        levels = [level.view(self.target.stored) for level in pyramid(block, layout)]
+        made = pyramid(block, layout, self.target.labels)
+        levels = [level.view(self.target.stored) for level in made]
         return self._put(layer, levels)
 
     def _put(self, layer: int, levels: list[Block]) -> Checksums:

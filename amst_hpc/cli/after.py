@@ -23,7 +23,10 @@ from amst_hpc.cli.options import (
 
 def verify(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT.h5", help="a finished BigDataViewer file, or its XML")
+        Path,
+        typer.Argument(
+            metavar="OUT.h5", help="a finished BigDataViewer file, or its XML; or OME-Zarr"
+        ),
     ],
     repair: Annotated[
         bool,
@@ -50,7 +53,7 @@ def verify(
 def evaluate(
     stacks: Annotated[
         list[str],
-        typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.h5 or OUT.xml"),
+        typer.Argument(metavar="STACK...", help="as for align, or an aligned OUT.h5, OUT.xml"),
     ],
     reference: Annotated[
         str, typer.Option("--reference", help="measure slow drift against it: the pre-alignment")
@@ -65,7 +68,7 @@ def evaluate(
         str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
     ] = None,
     voxel_size_nm: Annotated[
-        str, typer.Option("--voxel-size-nm", metavar="Z,Y,X", help="default: as in the XML")
+        str, typer.Option("--voxel-size-nm", metavar="Z,Y,X", help="default: as the files say")
     ] = "",
     out: Annotated[
         Path | None, typer.Option("--out", metavar="NAME", help="write NAME.csv and NAME.json")

@@ -15,9 +15,12 @@ from amst_hpc.cli.options import (
     MismatchOption,
     OverridesOption,
     PrealignedArgument,
+    PrealignOption,
     RawArgument,
     SetOption,
     errors,
+    name_canvas,
+    name_stacks,
     named,
     output_file,
     parse_block,
@@ -31,13 +34,20 @@ from amst_hpc.cli.options import (
 
 def align(
     raw: RawArgument,
-    prealigned: PrealignedArgument,
+    prealigned: PrealignedArgument = None,
     out: Annotated[
-        Path,
+        str | None,
         typer.Argument(
-            metavar="OUT.h5", help="the BigDataViewer file to make (or a folder for tif)"
+            metavar="OUT.h5",
+            help="the BigDataViewer file to make (OUT.ome.zarr for ome-zarr, a folder for tif)",
         ),
-    ],
+    ] = None,
+    prealign: PrealignOption = False,
+    canvas: Annotated[
+        str | None,
+        typer.Option("--canvas", help="with --prealign, the same as --set prealign.canvas=..."),
+    ] = None,
+    crop: Annotated[bool, typer.Option("--crop", help="the same as --canvas crop")] = False,
     config: ConfigOption = None,
     changes: SetOption = None,
     range_: Annotated[
@@ -50,7 +60,7 @@ def align(
         str | None,
         typer.Option("--block", metavar="I/N", help="the next step of block I of N (see merge)"),
     ] = None,
-    output_format: Annotated[str | None, typer.Option(help="bdv or tif")] = None,
+    output_format: Annotated[str | None, typer.Option(help="bdv, ome-zarr or tif")] = None,
     device: DeviceOption = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="start anew where OUT exists")
@@ -69,7 +79,8 @@ def align(
         ),
     ] = False,
 ) -> None:
-    """Align RAW to the median template of PREALIGNED.
+    """Align RAW to the median template of PREALIGNED or, with --prealign, of its own slices
+    moved by whole pixels (RAW OUT.h5 --prealign).
     The same line again continues a job that ended early.
     """
     with ranks() as comm:
@@ -77,12 +88,20 @@ def align(
         from amst_hpc.images.pairing import Job
         from amst_hpc.parallel.communicator import on_all_ranks
 
-        options = {"output.format": output_format, "coarse.device": device}
+        stacks = (raw, prealigned, out)
+        names = on_all_ranks(
+            comm, lambda: name_stacks(stacks, ("RAW", "PREALIGNED", "OUT.h5"), prealign)
+        )
+        options = {
+            "output.format": output_format,
+            "coarse.device": device,
+            "prealign.canvas": on_all_ranks(comm, lambda: name_canvas(prealign, crop, canvas)),
+        }
         loaded = on_all_ranks(comm, lambda: settings(config, changes, options))
         job = Job(
-            raw,
-            prealigned,
-            named(out),
+            names[0],
+            names[1],
+            named(Path(names[2])),
             parse_range(range_),
             overwrite,
             allow_count_mismatch,
@@ -100,7 +119,7 @@ def align(
 
 
 def report_outcome(outcome: Any, comm: Any) -> None:
-    """The summary of a `pipeline.Outcome` on rank 0, and the exit code."""
+    """The summary of a `Outcome` on rank 0, and the exit code."""
     if comm.rank == 0:
         say(outcome.summary(), err=outcome.refused)
     if outcome.refused:
@@ -130,8 +149,9 @@ def task(
 def merge(
     out: Annotated[Path, typer.Argument(metavar="OUT.h5", help="as in align --block")],
 ) -> None:
-    """Settle the transforms of a stack that `align --block` registered, so that the same commands
-    can write it; complete the file when they have.
+    """The step after each array of `align --block`: place the slices of raw alone (--prealign);
+    settle the transforms of the stack, so that the same commands can write it; complete the file
+    when they have.
     """
     with ranks() as comm:
         from amst_hpc import pipeline
@@ -146,8 +166,8 @@ def demo(
     ),
     ranks_: Annotated[int, typer.Option("--ranks", help="MPI ranks to align on")] = 2,
 ) -> None:
-    """Make a small synthetic FIB-SEM stack with known displacements, align it and say how
-    well that went.
+    """Make a small synthetic FIB-SEM stack with known displacements, align it from its raw slices
+    alone and say how well that went.
     """
     with errors():
         start_logging(0, 1)

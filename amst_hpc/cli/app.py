@@ -11,8 +11,10 @@ import typer
 from amst_hpc import __version__
 from amst_hpc.cli.after import evaluate, report, verify
 from amst_hpc.cli.align import align, demo, merge, task
+from amst_hpc.cli.apply import apply
 from amst_hpc.cli.before import check, devices, show_config
 from amst_hpc.cli.options import EXIT_FAILED, EXIT_INPUT, say, tell
+from amst_hpc.cli.prealign import prealign
 from amst_hpc.cli.slurm import status, submit
 
 app = typer.Typer(
@@ -21,7 +23,10 @@ app = typer.Typer(
     help="Align FIB-SEM image stacks to their median smoothed template (AMST), "
     "on one machine or a cluster.",
 )
-for command in (align, task, submit, status, merge, check, verify, devices, demo, evaluate, report):
+for command in (
+    align, prealign, apply, task, submit, status, merge, check, verify, devices, demo, evaluate,
+    report,
+):  # fmt: skip
     app.command()(command)
 app.command("config")(show_config)
 

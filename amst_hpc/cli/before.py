@@ -9,19 +9,22 @@ from amst_hpc.cli.options import (
     ConfigOption,
     MismatchOption,
     PrealignedArgument,
+    PrealignOption,
     RawArgument,
     SetOption,
     errors,
+    name_stacks,
     ranks,
     say,
     settings,
 )
-from amst_hpc.config import to_toml
+from amst_hpc.settings import to_toml
 
 
 def check(
     raw: RawArgument,
-    prealigned: PrealignedArgument,
+    prealigned: PrealignedArgument = None,
+    prealign: PrealignOption = False,
     config: ConfigOption = None,
     changes: SetOption = None,
     allow_count_mismatch: MismatchOption = False,
@@ -32,7 +35,9 @@ def check(
     with errors():
         from amst_hpc.preflight.check import check_inputs
 
-        report = check_inputs(raw, prealigned, settings(config, changes, {}), allow_count_mismatch)
+        names = name_stacks((raw, prealigned), ("RAW", "PREALIGNED"), prealign)
+        loaded = settings(config, changes, {})
+        report = check_inputs(names[0], names[1], loaded, allow_count_mismatch)
     for line in report.lines:
         say(line)
     for fault in report.faults:

@@ -7,21 +7,31 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, load_config
+from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.settings import load_config
 
 EXIT_FAILED, EXIT_INPUT, EXIT_FELL_BACK, EXIT_STRICT = 1, 2, 3, 4
 log = logging.getLogger(__name__)
 RawArgument = Annotated[
-    str, typer.Argument(metavar="RAW", help="folder, glob or multi-page TIFF, or file.h5:/dataset")
+    str,
+    typer.Argument(
+        metavar="RAW", help="folder, glob or multi-page TIFF, file.h5:/dataset, OME-Zarr"
+    ),
 ]
 PrealignedArgument = Annotated[
-    str, typer.Argument(metavar="PREALIGNED", help="the coarsely pre-aligned stack")
+    str | None,
+    typer.Argument(
+        metavar="[PREALIGNED]", help="the coarsely pre-aligned stack; none with --prealign"
+    ),
+]
+PrealignOption = Annotated[
+    bool, typer.Option("--prealign", help="make the pre-alignment from RAW alone")
 ]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="settings (TOML); see amst-hpc config")
@@ -116,11 +126,41 @@ def start_logging(rank: int, size: int) -> None:
 
 
 def settings(
-    config: Path | None, changes: list[str] | None, options: Mapping[str, str | None]
+    config: Path | None,
+    changes: list[str] | None,
+    options: Mapping[str, str | None],
+    base: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Config:
-    """The configuration from --config, --set and options that are short for a --set."""
+    """The configuration from `base`, --config, --set and options that are short for a --set."""
     short = [f'{key}="{value}"' for key, value in options.items() if value is not None]
-    return load_config(config, [*(changes or []), *short])
+    return load_config(config, [*(changes or []), *short], base)
+
+
+def name_stacks(given: Sequence[str | None], expected: Sequence[str], prealign: bool) -> list[str]:
+    """The names of a command line as `expected` (RAW, PREALIGNED, OUT.h5); PREALIGNED is empty with
+    --prealign. Raises `InputError` where one is missing or too many.
+    """
+    names = [name for name in given if name]
+    wanted = [name for name in expected if not prealign or name != "PREALIGNED"]
+    if len(names) == len(wanted):
+        return [*names[:1], "", *names[1:]] if prealign else names
+    fault = f"{' or '.join(wanted[1:] or wanted)} is missing"
+    fault = "too many names" if len(names) > len(wanted) else fault
+    option = " with --prealign" if prealign else ", or --prealign"
+    raise InputError(
+        f"{' '.join(names)}: {fault}; expected {' '.join(wanted)}{option}, which makes the "
+        "pre-alignment from RAW alone"
+    )
+
+
+def name_canvas(prealign: bool, crop: bool, canvas: str | None) -> str | None:
+    """What --crop or --canvas say; None for neither. Raises `InputError`."""
+    if crop and canvas:
+        raise InputError(f"--crop and --canvas {canvas}: expected one of them")
+    if (crop or canvas) and not prealign:
+        option = "--crop" if crop else f"--canvas {canvas}"
+        raise InputError(f"{option}: expected with --prealign alone; PREALIGNED gives the canvas")
+    return "crop" if crop else canvas
 
 
 def named(out: Path) -> Path:

@@ -11,8 +11,10 @@ import typer
 from amst_hpc.cli.options import (
     ConfigOption,
     OverridesOption,
+    PrealignOption,
     SetOption,
     errors,
+    name_stacks,
     named,
     output_file,
     say,
@@ -23,11 +25,16 @@ from amst_hpc.config import InputError
 def submit(
     job: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[RAW PREALIGNED OUT.h5]", help="one stack, as for align"),
+        typer.Argument(metavar="[RAW [PREALIGNED] OUT.h5]", help="one stack, as for align"),
     ] = None,
+    prealign: PrealignOption = False,
     manifest: Annotated[
         Path | None,
-        typer.Option("--manifest", help="many stacks: a .tsv or .csv with raw, prealigned, output"),
+        typer.Option(
+            "--manifest",
+            help="many stacks: a .tsv or .csv with raw, prealigned (an empty cell: from raw alone) "
+            "and output",
+        ),
     ] = None,
     blocks: Annotated[
         int, typer.Option("--blocks", min=0, help="cut the stack into so many array tasks")
@@ -52,22 +59,34 @@ def submit(
         place = load_site(site)
         at_once = place.throttle if throttle is None else throttle
         order = Order(place, config, tuple(changes or ()), at_once)
-        if (manifest is None) != (job is not None and len(job) == 3):
+        if manifest is None and not job:
             raise InputError("submit: expected RAW PREALIGNED OUT.h5, or --manifest")
-        if manifest is not None and overrides is not None:
-            raise InputError(f"--overrides {overrides}: expected none with --manifest")
         if manifest is not None:
+            _refuse_with_manifest(manifest, job, prealign, overrides)
             plan = plan_manifest(manifest, order)
         else:
-            raw, prealigned, out = job or []
-            plan = plan_stack(
-                Job(raw, prealigned, named(Path(out)), overrides=overrides), order, blocks
-            )
+            names = name_stacks(job or (), ("RAW", "PREALIGNED", "OUT.h5"), prealign)
+            one = Job(names[0], names[1], named(Path(names[2])), overrides=overrides)
+            plan = plan_stack(one, order, blocks)
         say(plan.show())
         lines = send_plan(plan) if yes and plan.scripts else []
     if plan.scripts and not yes:
         lines = ["", "Nothing was sent. Send it with --yes."]
     say("\n".join(lines))
+
+
+def _refuse_with_manifest(
+    manifest: Path, job: list[str] | None, prealign: bool, overrides: Path | None
+) -> None:
+    """Raises `InputError` for what is said of one stack."""
+    if job:
+        raise InputError(f"{' '.join(job)}: expected no stack with --manifest {manifest}")
+    if prealign:
+        raise InputError(
+            "--prealign: expected none with --manifest; an empty cell of prealigned means raw alone"
+        )
+    if overrides is not None:
+        raise InputError(f"--overrides {overrides}: expected none with --manifest")
 
 
 def status(

@@ -21,16 +21,18 @@ TITLES = {
     "align": "One stack, on several nodes:  sbatch align.sbatch",
     "array": "Many stacks, one array task for each line of a manifest:  sbatch array.sbatch",
     "blocks": "One stack in blocks, an array task each. Four jobs, each after the one before:\n"
-    "# blocks (register), merge (settle), blocks (write), merge (complete):\n"
+    "# blocks (register), merge (settle), blocks (write), merge (complete);\n"
+    "# six without PREALIGNED: blocks (compare), merge (place) before them:\n"
     "#     sbatch --parsable [--dependency=afterok:NUMBER] blocks.sbatch",
-    "merge": "Between and after the two arrays of blocks.sbatch:\n"
+    "merge": "Between and after the arrays of blocks.sbatch:\n"
     "#     sbatch --parsable --dependency=afterok:NUMBER merge.sbatch",
 }
 
+SECOND = '"${PREALIGNED:---prealign}"'  # the option where it is empty
 STEPS = {
-    "align": 'align "$RAW" "$PREALIGNED" "$OUT" "${OPTIONS[@]}"',
+    "align": f'align "$RAW" {SECOND} "$OUT" "${{OPTIONS[@]}}"',
     "array": 'task "$MANIFEST" "$SLURM_ARRAY_TASK_ID" "${OPTIONS[@]}"',
-    "blocks": 'align "$RAW" "$PREALIGNED" "$OUT" --block "$SLURM_ARRAY_TASK_ID/$BLOCKS" '
+    "blocks": f'align "$RAW" {SECOND} "$OUT" --block "$SLURM_ARRAY_TASK_ID/$BLOCKS" '
     '"${OPTIONS[@]}"',
     "merge": 'merge "$OUT" "${OPTIONS[@]}"',
 }
@@ -144,10 +146,14 @@ def examples() -> dict[str, str]:
     """The files of `slurm/`: each script for an example job, to be edited."""
     stack: Sequence[tuple[str, str, str]] = (
         ("RAW", "raw", "folder of TIFF slices, multi-page TIFF, or file.h5:/dataset"),
-        ("PREALIGNED", "prealigned", "the same slices, coarsely aligned"),
+        ("PREALIGNED", "", "the same slices, coarsely aligned; empty: made from RAW alone"),
         ("OUT", "aligned.h5", ""),
     )
-    manifest = ("MANIFEST", "stacks.tsv", "columns: raw, prealigned, output")
+    manifest = (
+        "MANIFEST",
+        "stacks.tsv",
+        "columns: raw, prealigned (empty: from raw alone), output",
+    )
     blocks = ("BLOCKS", "4", "as in --array")
     works = [
         BatchJob("align", "amst-align", "%x-%j.log", tuple(stack)),

@@ -13,13 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.bdv.writer import choose_writer
-from amst_hpc.config import Config, InputError, to_tree
+from amst_hpc.bdv.writer import INDEPENDENT, choose_writer
+from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import differences, write_whole
 from amst_hpc.job.run_folder import Attempt, run_folder
 from amst_hpc.overrides import Override
+from amst_hpc.settings import to_tree
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,9 @@ class Blocks:
 
 def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks:
     """The cut of a stack; the same in every job. Raises `InputError`."""
-    if config.output.format != "bdv":
-        raise InputError(f"output.format = {config.output.format!r}: expected bdv for blocks")
-    if choose_writer(config.output, 1) != "direct":
+    if config.output.format == "tif":
+        raise InputError("output.format = 'tif': expected bdv or ome-zarr for blocks")
+    if choose_writer(config.output, 1) not in INDEPENDENT:
         raise InputError(
             f"output.compression = {config.output.compression}, output.writer = "
             f"{config.output.writer!r}: expected 0 and direct for blocks, which share one file"

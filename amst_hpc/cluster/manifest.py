@@ -1,9 +1,10 @@
 """Manifests: a table with one stack per line, for job arrays.
 
 A header line, then a line for each stack; tabs, semicolons or commas, as the header has them.
-Columns `raw`, `prealigned` and `output`; any further column is a setting, `section.key`, and an
-empty cell leaves it alone. Lines that start with # are notes. Relative paths start at the
-manifest's own folder. Stacks are counted from 1, as the array tasks are.
+Columns `raw`, `prealigned` and `output`; an empty cell of `prealigned`, or no such column, means
+raw alone (--prealign). Any further column is a setting, `section.key`, and an empty cell leaves it
+alone. Lines that start with # are notes. Relative paths start at the manifest's own folder. Stacks
+are counted from 1, as the array tasks are.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from amst_hpc.config import Config, InputError, load_config
-from amst_hpc.images.hdf5 import HDF5_SUFFIXES
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.opening import open_stack
-from amst_hpc.images.pairing import Inputs, Job, common_depth, refuse_other_numbers
+from amst_hpc.images.pairing import Inputs, Job, common_depth, name_fault, refuse_other_numbers
 from amst_hpc.images.stack import SliceError
 from amst_hpc.job.journal import write_whole
+from amst_hpc.settings import load_config
 
 COLUMNS = ("raw", "prealigned", "output")
+NEEDED = ("raw", "output")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of a manifest; `where` names it in messages."""
+    """A line of a manifest; `where` names it in messages. prealigned : empty for raw alone."""
 
     raw: str
     prealigned: str
@@ -82,7 +84,7 @@ def pick_entry(path: Path, number: int) -> Entry:
 
 
 def _check_header(path: Path, header: Sequence[str]) -> None:
-    missing = [name for name in COLUMNS if name not in header]
+    missing = [name for name in NEEDED if name not in header]
     if missing:
         raise InputError(
             f"{path}: the header has no column {missing[0]}; expected {', '.join(COLUMNS)}"
@@ -99,12 +101,13 @@ def _entry(path: Path, number: int, header: Sequence[str], row: Sequence[str]) -
     if len(row) > len(header):
         raise InputError(f"{where}: {len(row)} cells, expected {len(header)} as in the header")
     cells = dict(zip(header, (cell.strip() for cell in row), strict=False))
-    for name in COLUMNS:
+    for name in NEEDED:
         if not cells.get(name):
             raise InputError(f"{where}: {name} is empty")
     folder = str(path.absolute().parent)
+    names = [cells.get(name, "") for name in COLUMNS]
     overrides = tuple((k, v) for k, v in cells.items() if k not in COLUMNS and v)
-    raw, prealigned, output = (os.path.normpath(os.path.join(folder, cells[k])) for k in COLUMNS)  # noqa: PTH118
+    raw, prealigned, output = (n and os.path.normpath(os.path.join(folder, n)) for n in names)  # noqa: PTH118
     return Entry(raw, prealigned, Path(output), overrides, where)
 
 
@@ -131,9 +134,10 @@ def open_entry(entry: Entry, config: Config) -> Inputs:
     folder = entry.output.absolute().parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(f"output {entry.output}: the folder is not there, or not writable")
-    if config.output.format == "bdv" and entry.output.suffix != HDF5_SUFFIXES[0]:
-        raise InputError(f"output {entry.output}: expected a name that ends in .h5")
-    raw, prealigned = open_stack(entry.raw, "RAW"), open_stack(entry.prealigned, "PREALIGNED")
+    if fault := name_fault(entry.output, config.output):
+        raise InputError(f"output {entry.output}: {fault}")
+    raw = open_stack(entry.raw, "RAW")
+    prealigned = open_stack(entry.prealigned, "PREALIGNED") if entry.prealigned else raw
     depth = common_depth(raw, prealigned, allow_mismatch=False)
     refuse_other_numbers(raw, prealigned, config)
     try:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import InputError, read_toml
+from amst_hpc.config import InputError
+from amst_hpc.settings import read_toml
 
 DEFAULT_SITE = Path("~/.config/amst-hpc/site.toml")
 

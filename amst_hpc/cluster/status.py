@@ -25,7 +25,7 @@ from amst_hpc.job.failures import failure_reason, failure_time
 from amst_hpc.job.journal import records, registered
 from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
-from amst_hpc.job.room import find_place
+from amst_hpc.job.room import find_place, seal_path
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
 from amst_hpc.slice_result import OVERRIDE
@@ -38,12 +38,13 @@ WORDLESS = "ended without a word (killed, out of memory or time, node lost)"
 WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
 MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
+COMPARED = "compared"  # a column of jobs of raw alone
 
 
 @dataclass(frozen=True)
 class Status:
     """A job: its state (waiting, running, stopped, done, failed), slices, slices per second, reason
-    of a failure.
+    of a failure. compared : slices of raw alone, to be placed; None: there is a pre-alignment.
     """
 
     output: Path
@@ -54,6 +55,7 @@ class Status:
     fallen_back: int = 0
     rate: float = 0.0
     reason: str = ""
+    compared: int | None = None
 
     @property
     def left(self) -> str:
@@ -93,16 +95,30 @@ def read_status(out: Path) -> Status:
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
     start, stop = began["output"]["range"]
+    if "transforms" in began.get("parameters", {}):  # of another run: nothing is registered
+        state, why = _state(out, folder, began)
+        total = stop - start
+        written = total if state == "done" else min(total, _written(folder / "journal"))
+        return Status(out, state, total, total, written, reason=why)
     kept = registered(folder / "journal", "slice", "provisional")
     found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))
     mine = [record for z, record in found.items() if z in begun]
-    state, why = _state(out, folder)
+    state, why = _state(out, folder, began)
     total = stop - start
     status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
     written = total if state == "done" else min(total, _written(folder / "journal"))
     fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
-    return replace(status, written=written, fallen_back=fallen, reason=why)
+    compared = total if (folder / "placed").exists() else _compared(folder / "journal")
+    return replace(status, written=written, fallen_back=fallen, reason=why, compared=compared)
+
+
+def _compared(journal: Path) -> int | None:
+    """Slices of raw alone that were compared with those after them; None where none was."""
+    logs = "*.prealign.log"
+    if not any(journal.glob(logs)):
+        return None
+    return len({r["z"] for r in records(journal, logs) if r["kind"] == "pair"})
 
 
 def _begun_slices(out: Path, select: range) -> set[int]:
@@ -124,11 +140,12 @@ def _began(folder: Path) -> dict[str, Any]:
     return found
 
 
-def _state(out: Path, folder: Path) -> tuple[str, str]:
+def _state(out: Path, folder: Path, began: Mapping[str, Any]) -> tuple[str, str]:
     """done, failed, running or stopped, and why it ended if not in good order."""
     begun = _changed(folder / "journal" / "fingerprint.json")
-    view = out if out.is_dir() else out.with_suffix(".xml")  # the XML is written last of all
-    if out.exists() and view.exists() and _changed(folder / "run.json") >= begun:
+    is_tif = out.is_dir() and began["output"]["format"] == "tif"
+    seal = out if is_tif else seal_path(out)
+    if out.exists() and seal.exists() and _changed(folder / "run.json") >= begun:
         return "done", ""
     logs = list((folder / "journal").glob("*.log"))
     last = max((_changed(path) for path in logs), default=0.0)
@@ -226,7 +243,14 @@ def table(found: Sequence[Status], title: str, width: int | None) -> str:
     """The states as a table, with their numbers in the title; `width` in characters."""
     counts = Counter(status.state for status in found)
     told = ", ".join(f"{number} {state}" for state, number in counts.items())
-    return render_table(f"{title}: {told}", COLUMNS, map(_row, found), width)
+    if all(status.compared is None for status in found):
+        return render_table(f"{title}: {told}", COLUMNS, map(_row, found), width)
+    rows = [(*row[:2], _compared_cell(s), *row[2:]) for s in found for row in [_row(s)]]
+    return render_table(f"{title}: {told}", (*COLUMNS[:2], COMPARED, *COLUMNS[2:]), rows, width)
+
+
+def _compared_cell(status: Status) -> str:
+    return "" if status.compared is None else f"{status.compared}/{status.total}"
 
 
 def _row(status: Status) -> tuple[str, ...]:

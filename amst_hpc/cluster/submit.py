@@ -1,6 +1,6 @@
 """`amst-hpc submit`: batch scripts for a job, shown, and sent when asked to.
 
-A job is one stack, one stack in blocks (an array and the merge after it), or a manifest (arrays of
+A job is one stack, one stack in blocks (arrays with a merge after each), or a manifest (arrays of
 one stack per task, of those stacks alone that are neither finished nor in the queue). Scripts, logs
 and the list of what was sent go to `NAME.slurm/` beside the output or the manifest; nothing is
 written before everything is checked.
@@ -27,13 +27,15 @@ from amst_hpc.cluster.manifest import (
 )
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.status import read_status, sent, slurm_folder
-from amst_hpc.config import Config, InputError, load_config, read_toml
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.config import Config, InputError
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
 from amst_hpc.overrides import read_overrides
-from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
+from amst_hpc.preflight.voxel_size import find_voxel_size
+from amst_hpc.settings import load_config, read_toml
 
 AIM_SECONDS = 3600.0
 """More nodes are taken until a stack is expected to take no longer."""
@@ -42,7 +44,11 @@ LEAST_SLICES = 8
 """Slices of a rank: with fewer, starting it takes longer than its work."""
 SPARE = 3.0
 MERGE_MINUTES = 60
+NAMED = 12  # outputs in a line
 OVERRIDES = "overrides.csv"  # beside the scripts
+ALONE = ("compare", "place")
+STEPS = ("register", "settle", "write", "complete")
+"""Of blocks, an array and a merge in turn; those of raw alone come first."""
 ONE_LOG, ARRAY_LOG = "%x-%j.log", "%x-%A_%a.log"  # of a job, of each task of an array
 
 
@@ -150,31 +156,45 @@ def _reasons(
 
 
 def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
-    """One stack: one job; in blocks, two arrays with a merge after each. Raises `InputError`."""
+    """One stack: one job; in blocks, arrays with a merge after each. Raises `InputError`."""
     _refuse_twice(job.out)
     config = order.load_config()
-    inputs = open_entry(Entry(job.raw, job.prealigned, job.out, (), ""), config)
+    entry = Entry(job.raw, job.prealigned, job.out, (), "")
+    inputs = open_entry(entry, config)
+    stacks = {"RAW": inputs.raw} | ({} if job.prealign else {"PREALIGNED": inputs.prealigned})
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
     folder, table = slurm_folder(job.out), ""
+    told = (*_raw_alone([entry]), *voxel.notes, *voxel.warnings)
     if job.overrides:
         read_overrides(job.overrides, inputs.depth)
         table = job.overrides.read_text(encoding="utf-8-sig")
     if not blocks:
-        size = size_job(_need(inputs, config), order.site)
+        size = size_job(_need(entry, inputs, config), order.site)
         work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), _words(job, order))
         script = Script("align.sbatch", render(work, size, order.site), (job.out,))
-        return Plan(folder, (script,), size.reasons, job.out, table)
+        return Plan(folder, (script,), (*told, *size.reasons), job.out, table)
     cut = plan_blocks(job, config, inputs, blocks)
     if blocks > slurm.largest_array():
         raise InputError(f"--blocks {blocks}: this Slurm takes {slurm.largest_array()} array tasks")
     largest = max(stop - start for start, stop in cut.ranges)
-    size = size_job(_need(inputs, config, largest), order.site)
+    size = size_job(_need(entry, inputs, config, largest), order.site)
     minutes = min(MERGE_MINUTES, order.site.minutes)
     alone = Resources(1, 1, size.memory_mb_per_rank, minutes)
     array, merge = _blocks_script(job, order, blocks, size), _merge_script(job, order, alone)
-    scripts = (array, merge, replace(array, after="afterok"), merge)
-    steps = "register, settle, write, complete"
-    reason = f"{blocks} blocks of at most {largest} slices; {steps}; for each of the arrays:"
-    return Plan(folder, scripts, (reason, *size.reasons), job.out, table)
+    steps = (*(ALONE if job.prealign else ()), *STEPS)
+    later = (replace(array, after="afterok"), merge) * (len(steps) // 2 - 1)
+    reason = f"{blocks} blocks of at most {largest} slices; {', '.join(steps)}; for each array:"
+    reasons = (*told, reason, *size.reasons)
+    return Plan(folder, (array, merge, *later), reasons, job.out, table)
+
+
+def _raw_alone(entries: Sequence[Entry]) -> tuple[str, ...]:
+    """Says of which stacks there is no pre-alignment: it may have been forgotten."""
+    names = [entry.output.name for entry in entries if not entry.prealigned]
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    told = f"raw alone, without PREALIGNED (--prealign): {', '.join(names[:NAMED])}{more}"
+    return (told,) if names else ()
 
 
 def _blocks_script(job: Job, order: Order, blocks: int, size: Resources) -> Script:
@@ -239,10 +259,12 @@ def plan_manifest(path: Path, order: Order) -> Plan:
     told = f"{len(rest)} of {len(entries)} stacks of {path} are neither finished nor in the queue"
     if not rest:
         return Plan(folder, (), (told,), path)
-    needs = [_need(i, e.settings(order.config, order.changes)) for e, i in rest]
+    needs = [_need(e, i, e.settings(order.config, order.changes)) for e, i in rest]
     size = size_job(max(needs, key=lambda need: need.seconds), order.site)
     scripts = _array_scripts(path, [entry for entry, _ in rest], order, size)
-    return Plan(folder, scripts, (told, "sizes by the largest of them:", *size.reasons), path)
+    alone = _raw_alone([entry for entry, _ in rest])
+    reasons = (told, *alone, "sizes by the largest of them:", *size.reasons)
+    return Plan(folder, scripts, reasons, path)
 
 
 def _array_scripts(
@@ -278,9 +300,10 @@ def _log(folder: Path, pattern: str) -> str:
     return f"{str(folder).replace('%', '%%')}/{pattern}"
 
 
-def _need(inputs: Inputs, config: Config, depth: int = 0) -> JobEstimate:
+def _need(entry: Entry, inputs: Inputs, config: Config, depth: int = 0) -> JobEstimate:
     held = block_bytes(inputs.raw) + block_bytes(inputs.prealigned)
-    return estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config, held)
+    need = estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config, held)
+    return need if entry.prealigned else with_prealignment(need, inputs.shape)
 
 
 def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:

@@ -1,4 +1,4 @@
-"""Which format a RAW or PREALIGNED is: folder, glob, multi-page TIFF, HDF5 or BDV."""
+"""Which format a RAW or PREALIGNED is: folder, glob, multi-page TIFF, HDF5, BDV or OME-Zarr."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from amst_hpc.images.names import order_files
 from amst_hpc.images.stack import Stack, first_line
 from amst_hpc.images.tiff import TIFF_SUFFIXES, TiffSeries
 from amst_hpc.images.tiff_pages import Pages, TiffPages, look_at_pages
+from amst_hpc.images.zarr import ZarrStack
+from amst_hpc.ome_zarr.reading import is_zarr
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 
-INSIDE = re.compile(rf"(.*(?:{'|'.join(HDF5_SUFFIXES)}|\.xml)):(/?)(.*)", re.IGNORECASE | re.DOTALL)
-"""A file, what follows it, after a slash (a dataset) or without one (a view)."""
+INSIDE = re.compile(
+    rf"(.*(?:{'|'.join(HDF5_SUFFIXES)}|\.xml|\.zarr)):(/?)(.*)", re.IGNORECASE | re.DOTALL
+)
+"""A file (or Zarr), what follows it, after a slash (a dataset) or without one (a view)."""
 
 
 def open_stacks(sources: Sequence[tuple[str, str]], comm: Communicator) -> list[Stack]:
@@ -65,7 +69,11 @@ def _open(source: str, option: str, pages: Pages | None) -> Stack:
     suffix = Path(name).suffix.lower()
     if suffix in (*HDF5_SUFFIXES, ".xml") and not Path(name).is_dir():
         return _open_hdf5(Path(name), source, option)
+    if inside and suffix == ".zarr" and inside[2] and Path(name).is_dir():
+        return ZarrStack(Path(name) / inside[3], option)
     if Path(source).is_dir():
+        if is_zarr(Path(source)):
+            return ZarrStack(Path(source), option)
         files = [
             p
             for p in Path(source).iterdir()
@@ -100,7 +108,8 @@ def _open_hdf5(path: Path, source: str, option: str) -> Stack:
         raise InputError(f"{option} {path}: not a readable {what} ({first_line(error)})") from None
     if not file.is_file():
         raise InputError(f"{option} {source}: {file} does not exist")
-    return Hdf5Stack(file, dataset, option)
+    view = path if path.suffix.lower() == ".xml" else None
+    return Hdf5Stack(file, dataset, option, view)
 
 
 def _open_series(files: list[Path], source: str, option: str) -> Stack:

@@ -6,26 +6,32 @@ short, of another size or dtype ends the job with one line that names it. Nothin
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
+import hashlib
 import logging
 import zlib
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output
 from amst_hpc.geometry import split
-from amst_hpc.images.hdf5 import HDF5_SUFFIXES, describe_unwritten
+from amst_hpc.images.chunked import describe_unwritten
+from amst_hpc.images.hdf5 import HDF5_SUFFIXES
+from amst_hpc.images.moved import Canvas, MovedStack
 from amst_hpc.images.names import is_numbered, number_fault, number_gaps
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
-from amst_hpc.transform import Image, Matrix
+from amst_hpc.transform import Image, Matrix, resample, translation
 
 log = logging.getLogger(__name__)
 PREVIEW_SLICES = 200
@@ -36,8 +42,9 @@ PREVIEW_SIZE = 1024  # px
 class Job:
     """What to align, as named on the command line.
 
-    preview : factor by which every slice is averaged down; 0: this is no preview. overrides : the
-    table of what is decided about single slices.
+    prealigned : empty where raw itself is pre-aligned (--prealign). preview : factor by which every
+    slice is averaged down; 0: this is no preview. overrides : the table of what is decided about
+    single slices. placing : raw alone is to be placed, and no more.
     """
 
     raw: str
@@ -50,6 +57,12 @@ class Job:
     retry: bool = False
     preview: int = 0
     overrides: Path | None = None
+    placing: bool = False
+
+    @property
+    def prealign(self) -> bool:
+        """True where there is raw alone."""
+        return not self.prealigned
 
 
 @dataclass(frozen=True)
@@ -57,7 +70,10 @@ class Inputs:
     """The opened stacks.
 
     `shape` (y, x) of the output, `select` the slices to align, `depth` those there are, `overrides`
-    what is decided about single ones.
+    what is decided about single ones, `voxel_source` where the voxel size was found. applied : what
+    the output depends on where transforms of a finished run are applied and nothing is registered
+    (`prealigned` is then `raw`). alone : there is raw alone, which `prealigned` is, too; on its
+    `canvas` once it is placed.
     """
 
     raw: Stack
@@ -67,6 +83,10 @@ class Inputs:
     dtype: str
     select: range
     overrides: Sequence[Override] = ()
+    voxel_source: str = ""
+    applied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    alone: bool = False
+    canvas: Canvas | None = None
 
     @cached_property
     def excluded(self) -> frozenset[int]:
@@ -82,9 +102,43 @@ class Inputs:
         """Of a slice of the output, full size."""
         return self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
 
-    def read_fitted(self, z: int) -> tuple[Image, Matrix]:
-        """Raw slice z brought to `shape`, and the transform: see `fit_to`. Raises `SliceError`."""
-        return fit_to(self.raw.read(z), self.shape, self.raw.names[z])
+    def moved_by(self, z: int, radius: int) -> str:
+        """Changes when the slices that the template of slice z is made of are moved otherwise;
+        empty where raw is not alone.
+        """
+        if self.canvas is None:
+            return ""
+        near = self.canvas.moves[max(0, z - radius) : z + radius + 1]
+        return hashlib.sha256(np.array([*self.shape, *np.ravel(near)]).tobytes()).hexdigest()[:16]
+
+    def on(self, canvas: Canvas) -> Inputs:
+        """Raw alone, placed: moved over the canvas it stands for PREALIGNED."""
+        moved = MovedStack(self.prealigned, canvas)
+        return dataclasses.replace(self, prealigned=moved, shape=canvas.shape, canvas=canvas)
+
+    def fit(self, image: Image, z: int) -> tuple[Image, Matrix, int]:
+        """A raw slice as it was read, on a grid of `shape`; the transform `fitted(p) = image(M p)`;
+        a checksum of its pixels and where they stand.
+
+        On the canvas where there is one, else see `fit_to`. Raises `SliceError`.
+        """
+        if self.alone:
+            if self.canvas is None:
+                return image, translation(0, 0), checksum(image)
+            move = self.canvas.moves[z]
+            return resample(image, move, self.shape), move, checksum(image)
+        fitted, offset = fit_to(image, self.shape, self.raw.names[z])
+        return fitted, offset, checksum(fitted, offset)
+
+    def unmoved(self, image: Image, fitted: Image) -> Image:
+        """A raw slice where it stands in raw, on a grid of `shape`; fitted : what `fit` made."""
+        if self.canvas is None:
+            return fitted
+        return resample(image, translation(*self.canvas.offset), self.shape)
+
+    def read_fitted(self, z: int) -> tuple[Image, Matrix, int]:
+        """Raw slice z: see `fit`. Raises `SliceError`."""
+        return self.fit(self.raw.read(z), z)
 
     def read_again(self, z: int, crc: int | None) -> tuple[Image, Image, Matrix]:
         """A raw slice that was registered: as it is, and as `read_fitted` gives it.
@@ -94,11 +148,11 @@ class Inputs:
         """
         try:
             image = self.raw.read(z)
-            fitted, offset = fit_to(image, self.shape, self.raw.names[z])
+            fitted, offset, now = self.fit(image, z)
         except SliceError as error:
             reason = f"was registered, but cannot be read now: {error}"
             raise OSError(errno.EIO, reason) from None
-        if crc not in (None, checksum(fitted, offset)):
+        if crc not in (None, now):
             reason = "has other pixels than when it was registered; the same command looks again"
             raise OSError(errno.EIO, f"{self.raw.source} slice {self.raw.names[z]}: {reason}")
         return image, fitted, offset
@@ -118,19 +172,45 @@ def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
     share = split(depth, comm.size)[comm.rank]
     first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
     faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
-    if config.output.format == "bdv":
-        faults += (
-            [] if job.out.suffix == ".h5" else [f"OUT {job.out}: expected a name that ends in .h5"]
-        )
+    if fault := name_fault(job.out, config.output):
+        faults.append(f"OUT {job.out}: {fault}")
     faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
     if faults:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
     shape, dtype = first[1].shape, first[0].dtype
-    return Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
+    if job.prealign:  # to be read, moved, at the same time as raw
+        prealigned = _open(job, comm)[0]
+    inputs = Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
+    return dataclasses.replace(inputs, alone=job.prealign)
 
 
-def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
+def describe_raw(inputs: Inputs, comm: Communicator) -> dict[str, Any]:
+    """What run.json says of the raw slices, so that other stacks can be paired with them later:
+    their usual size (y, x), that of those that differ, whether their names count them; collective.
+    """
+    sizes: dict[int, tuple[int, int]] = {}
+    for i in split(len(inputs.select), comm.size)[comm.rank]:
+        with contextlib.suppress(SliceError):  # gone since it was read
+            sizes[inputs.select[i]] = inputs.raw.header(inputs.select[i]).shape
+    found = {z: size for part in comm.allgather(sizes) for z, size in part.items()}
+    usual = Counter(found.values()).most_common(1)[0][0] if found else inputs.shape
+    others = {z: size for z, size in found.items() if size != usual}
+    return {"raw_yx": usual, "raw_yx_others": others, "raw_numbered": bool(inputs.raw.numbers)}
+
+
+def name_fault(out: Path, output: Output) -> str:
+    """What is wrong with the ending of an output's name; empty if nothing is."""
+    wanted = FORMATS[output.format]
+    if out.suffix == wanted or (not wanted and out.suffix not in FORMATS.values()):
+        return ""
+    ending = f"ends in {wanted}" if wanted else f"does not end in {out.suffix}"
+    others = [name for name, suffix in FORMATS.items() if suffix == out.suffix]
+    more = f", or output.format={others[0]}" if others else ""
+    return f"expected a name that {ending}{more}"
+
+
+def refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -> None:
     """Every rank must see the same slices. Raises `InputError` on all."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         seen = comm.allgather((len(stack.names), zlib.crc32("\n".join(stack.names).encode())))
@@ -142,7 +222,7 @@ def _refuse_different_views(raw: Stack, prealigned: Stack, comm: Communicator) -
             )
 
 
-def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
+def refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
     """Raises `InputError` for an output that is a file of an input, by whatever name."""
     for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
         first, *more = stack.files
@@ -155,13 +235,20 @@ def _refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
 
 def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
     """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
-    both = open_stacks([(job.raw, "RAW"), (job.prealigned, "PREALIGNED")], comm)
-    raw, prealigned = (Averaged(s, job.preview) for s in both) if job.preview > 1 else both
+    stacks = _open(job, comm)
+    raw, prealigned = stacks[0], stacks[-1]
     depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
-    _refuse_different_views(raw, prealigned, comm)
-    on_all_ranks(comm, lambda: _refuse_own_input(job, raw, prealigned))
+    refuse_different_views(raw, prealigned, comm)
+    on_all_ranks(comm, lambda: refuse_own_input(job, raw, prealigned))
     on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
     return raw, prealigned, depth
+
+
+def _open(job: Job, comm: Communicator) -> Sequence[Stack]:
+    """RAW, and PREALIGNED where there is one."""
+    names = [(job.raw, "RAW"), (job.prealigned, "PREALIGNED")][: 1 if job.prealign else 2]
+    opened = open_stacks(names, comm)
+    return [Averaged(s, job.preview) for s in opened] if job.preview > 1 else opened
 
 
 def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, Config]:
@@ -192,10 +279,8 @@ def slice_faults(
 ) -> list[str]:
     """What is wrong with slice z of either stack: unreadable, cut short, another size or dtype."""
     faults = []
-    for stack, first, option in (
-        (raw, first_raw, "RAW"),
-        (prealigned, first_prealigned, "PREALIGNED"),
-    ):
+    stacks = [(raw, first_raw, "RAW"), (prealigned, first_prealigned, "PREALIGNED")]
+    for stack, first, option in stacks[: 1 if prealigned is raw else 2]:
         try:
             header = stack.header(z)
             name = f"{option} {stack.source} slice {stack.names[z]}"
@@ -248,7 +333,8 @@ def refuse_other_numbers(raw: Stack, prealigned: Stack, config: Config) -> None:
 def describe_stacks(raw: Stack, prealigned: Stack) -> list[str]:
     """What the reader should know of both: gaps in the numbers or the file, another beginning."""
     lines = []
-    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
+    stacks = [(raw, "RAW"), (prealigned, "PREALIGNED")]
+    for stack, option in stacks[: 1 if prealigned is raw else 2]:
         gaps = number_gaps(stack.names)
         lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
         lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []

@@ -15,6 +15,7 @@ from isal import isal_zlib
 
 from amst_hpc.averaging import average_down
 from amst_hpc.config import InputError
+from amst_hpc.images.voxel_size import UNKNOWN, VoxelSize
 from amst_hpc.transform import Image, Matrix, translation
 
 
@@ -24,6 +25,7 @@ class Header:
 
     shape: tuple[int, int]
     dtype: str
+    voxel_size: VoxelSize = UNKNOWN
 
 
 class SliceError(InputError):
@@ -41,7 +43,7 @@ class Stack(Protocol):
     """Of the slices, where they are files whose names count them."""
 
     def header(self, z: int) -> Header:
-        """Shape and dtype of slice z.
+        """Shape and dtype of slice z, and its voxel size where the file says it.
 
         Raises `SliceError` if it is missing, cut short or of the wrong kind.
         """
@@ -97,7 +99,8 @@ class Averaged:
         """See `Stack`."""
         header = self.stack.header(z)
         height, width = header.shape
-        return Header((height // self.factor, width // self.factor), header.dtype)
+        shape, size = (height // self.factor, width // self.factor), header.voxel_size
+        return Header(shape, header.dtype, size.enlarge(self.factor))
 
     def read(self, z: int) -> Image:
         """See `Stack`."""

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from amst_hpc.images.stack import (
     is_constant_sample,
     native_order,
 )
+from amst_hpc.images.tiff_tags import read_voxel_size
 from amst_hpc.transform import Image
 
 TIFF_SUFFIXES = (".tif", ".tiff")
@@ -135,7 +137,8 @@ class TiffSeries:
             count = max(len(tiff.pages), promised_pixels(tiff, [page]) // max(1, page.size))
             if count != 1:
                 raise SliceError(f"{path}: {count} pages, expected one slice per file")
-            return check_page(page, path.stat().st_size, str(path))
+            header = check_page(page, path.stat().st_size, str(path))
+            return replace(header, voxel_size=read_voxel_size(tiff))
 
     def read(self, z: int) -> Image:
         """See `Stack`."""

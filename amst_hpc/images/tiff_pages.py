@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +30,8 @@ from amst_hpc.images.tiff import (
     read_page,
     reading,
 )
+from amst_hpc.images.tiff_tags import read_voxel_size
+from amst_hpc.images.voxel_size import UNKNOWN, VoxelSize
 from amst_hpc.transform import Image
 
 KINDS = ("shaped", "uniform", "generic", "imagej", "ome")
@@ -42,12 +44,14 @@ class Pages:
 
     size : of the file, bytes. offsets : of the directory (IFD) of each page. depth : slices; more
     than pages where the file holds one page and the pixels of all slices from `volume` (byte) on.
+    voxel_size : by the tags of the first page.
     """
 
     size: int
     offsets: tuple[int, ...]
     depth: int
     volume: int = 0
+    voxel_size: VoxelSize = UNKNOWN
 
 
 def look_at_pages(path: Path, option: str) -> Pages:
@@ -56,7 +60,7 @@ def look_at_pages(path: Path, option: str) -> Pages:
     try:
         with tifffile.TiffFile(path) as tiff:
             offsets = _walk(tiff, size)
-            depth = _count_slices(tiff, offsets)
+            depth, voxel_size = _count_slices(tiff, offsets), read_voxel_size(tiff)
             first = tiff.series[0]
             volume = int(first.dataoffset or 0) if depth > len(offsets) == 1 else 0
             end = volume + int(np.prod(first.shape)) * np.dtype(first.dtype).itemsize
@@ -69,7 +73,7 @@ def look_at_pages(path: Path, option: str) -> Pages:
             f"{option} {path}: cut short, or not in the order of its pages: {depth} slices, "
             f"{len(offsets)} pages in {size} bytes"
         )
-    return Pages(size, offsets, depth, volume)
+    return Pages(size, offsets, depth, volume, voxel_size)
 
 
 def _walk(tiff: tifffile.TiffFile, size: int) -> tuple[int, ...]:
@@ -155,7 +159,8 @@ class TiffPages:
     def header(self, z: int) -> Header:
         """See `Stack`."""
         with reading(self._name(z), "cannot be read"), tifffile.TiffFile(self.path) as tiff:
-            return check_page(self._page(tiff, z), self.path.stat().st_size, self._name(z))
+            header = check_page(self._page(tiff, z), self.path.stat().st_size, self._name(z))
+            return replace(header, voxel_size=self.pages.voxel_size)
 
     def read(self, z: int) -> Image:
         """See `Stack`."""

@@ -18,7 +18,7 @@ from amst_hpc.config import InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack, checksum
-from amst_hpc.job.journal import registered, write_whole
+from amst_hpc.job.journal import compared, registered, write_whole
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.template import is_blank
 
@@ -53,7 +53,7 @@ class Suspect(NamedTuple):
 
 def read_stamps(inputs: Inputs) -> Stamps:
     """Those of now."""
-    stacks = {"raw": inputs.raw, "prealigned": inputs.prealigned}
+    stacks = {"raw": inputs.raw} | ({} if inputs.alone else {"prealigned": inputs.prealigned})
     return {name: [_stamp(s, z) for z in range(inputs.depth)] for name, s in stacks.items()}
 
 
@@ -79,7 +79,7 @@ def find_changes(
     are others.
     """
     stamps = read_stamps(inputs) if comm.rank == 0 else {}
-    looked = _look(journal, stamps, radius, inputs.depth) if comm.rank == 0 else None
+    looked = _look(journal, stamps, radius, inputs) if comm.rank == 0 else None
     known, suspects = comm.bcast(looked)
     changed = _compare(inputs, suspects, comm)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
@@ -107,7 +107,7 @@ def find_late_changes(
     looked = None
     if comm.rank == 0:
         stamps = read_stamps(inputs)
-        known, suspects = _look(journal, stamps, radius, inputs.depth)
+        known, suspects = _look(journal, stamps, radius, inputs)
         looked = stamps, known, [s for s in suspects if s.blank or s.crc is not None]
     stamps, known, suspects = comm.bcast(looked)
     changed = _compare(inputs, suspects, comm, lost=False)
@@ -119,20 +119,29 @@ def find_late_changes(
 def _affected(changed: Set[Suspect], known: Set[int], radius: int, stamps: Stamps) -> Changes:
     """Of the slices that are registered (`known`), those that depend on changed ones."""
     raw = sorted(s.z for s in changed if s.stack == "raw")
-    around = {
-        s.z + i for s in changed if s.stack == "prealigned" for i in range(-radius, radius + 1)
-    }
+    last = [*stamps][-1] if stamps else ""  # what templates are made of
+    around = {s.z + i for s in changed if s.stack == last for i in range(-radius, radius + 1)}
     return Changes(stamps, raw, sorted({*raw, *around} & known))
 
 
-def _look(journal: Path, stamps: Stamps, radius: int, depth: int) -> tuple[set[int], list[Suspect]]:
-    """The slices that were registered; those they depend on whose stamps are not in the journal."""
+def _look(
+    journal: Path, stamps: Stamps, radius: int, inputs: Inputs
+) -> tuple[set[int], list[Suspect]]:
+    """The slices that were registered; those they depend on whose stamps are not in the journal.
+
+    Of raw alone also those that were compared: more are not looked at.
+    """
     found = registered(journal, "slice", "provisional")
     records = {z: record for (z, *_), record in found.items()}
-    near = {i for z in records for i in range(z - radius, z + radius + 1) if 0 <= i < depth}
+    if inputs.alone:
+        records |= compared(journal)
+    looked = [("raw", "crc", {*records})]
+    if not inputs.alone:
+        near = {i for z in records for i in range(z - radius, z + radius + 1)}
+        looked.append(("prealigned", "crc_prealigned", near & {*range(inputs.depth)}))
     before = _kept_stamps(journal)
     suspects = []
-    for stack, key, slices in (("raw", "crc", {*records}), ("prealigned", "crc_prealigned", near)):
+    for stack, key, slices in looked:
         for z in sorted(slices):
             if before.get(stack, {}).get(z) != stamps[stack][z] != "":
                 record = records.get(z, {})
@@ -164,10 +173,10 @@ def _differs(inputs: Inputs, suspect: Suspect, lost: bool) -> bool:
     try:
         if suspect.stack == "prealigned":
             return suspect.crc is None or checksum(inputs.prealigned.read(suspect.z)) != suspect.crc
-        image, offset = inputs.read_fitted(suspect.z)
+        image, _, crc = inputs.read_fitted(suspect.z)
     except SliceError:
         return lost
-    return not is_blank(image) if suspect.blank else checksum(image, offset) != suspect.crc
+    return not is_blank(image) if suspect.blank else crc != suspect.crc
 
 
 def _tell(

@@ -65,6 +65,17 @@ def registered(folder: Path, *kinds: str) -> dict[tuple[int, ...], Record]:
     return found
 
 
+def compared(folder: Path) -> dict[int, Record]:
+    """The last record of each raw slice that was compared with others and not forgotten since."""
+    found: dict[int, Record] = {}
+    for r in records(folder, "*.prealign.log"):
+        if r["kind"] == FORGOTTEN:
+            found = {z: kept for z, kept in found.items() if z not in r["slices"]}
+        elif r["kind"] == "seen":
+            found[r["z"]] = r
+    return found
+
+
 def next_attempt(folder: Path) -> int:
     """A number that no file of the journal has yet."""
     return 1 + max((int(p.name.split("-")[0]) for p in folder.glob("*.log")), default=0)

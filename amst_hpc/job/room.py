@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import glob
 import os
+import re
 import shutil
+from collections.abc import Set
 from pathlib import Path
 
 import numpy as np
 
 from amst_hpc.bdv.direct import file_bytes
 from amst_hpc.bdv.file import make_target
-from amst_hpc.config import Config, InputError, Output
+from amst_hpc.config import FORMATS, Config, InputError, Output
 from amst_hpc.geometry import level_factors, usual_layout
 from amst_hpc.images.pairing import Inputs, Job
+from amst_hpc.ome_zarr.folder import disk_bytes, find_foreign, remove
+from amst_hpc.ome_zarr.metadata import METADATA, folder_bytes
 
+ZARR = FORMATS["ome-zarr"]
 LONGEST_NAME = 230  # bytes; .NAME.failed-0001.PID and .NAME.settings.xml.part have 255 at most
 
 
@@ -32,13 +37,23 @@ def find_place(out: Path) -> Path:
     return place
 
 
+def stem(out: Path) -> str:
+    """The name of an output without its ending; what stands beside it begins so."""
+    return re.sub(r"(\.h5|(\.ome)?\.zarr)$", "", out.name)
+
+
+def seal_path(out: Path) -> Path:
+    """What is written last of all: the BigDataViewer XML, or what makes a folder an OME-Zarr."""
+    return out / METADATA if out.suffix == ZARR else out.with_suffix(".xml")
+
+
 def _check_length(out: Path) -> None:
     """What stands beside OUT has longer names."""
-    length = len(os.fsencode(out.name.removesuffix(".h5")))
+    length = len(os.fsencode(stem(out)))
     if length > LONGEST_NAME:
         raise InputError(
-            f"OUT {out}: its name has {length} bytes without .h5, too long; expected at most "
-            f"{LONGEST_NAME}"
+            f"OUT {out}: its name has {length} bytes without its ending, too long; "
+            f"expected at most {LONGEST_NAME}"
         )
 
 
@@ -48,15 +63,18 @@ def refuse_inputs(job: Job, output: Output) -> None:
     """
     if output.format == "bdv" and job.out.is_dir():
         raise InputError(f"OUT {job.out}: is a folder; expected a file")
-    if output.format == "tif" and job.out.is_file():
+    if output.format != "bdv" and job.out.is_file():
         raise InputError(f"OUT {job.out}: is a file; expected a folder")
     out = job.out.resolve()
     for source, option in ((job.raw, "RAW"), (job.prealigned, "PREALIGNED")):
+        if not source:  # raw alone
+            continue
         path = Path(source.partition(":/")[0])
         several = glob.has_magic(path.name) and not path.exists()
         place = (path.parent if several else path).resolve()
         taken = {out, out.with_suffix(".xml")} & {place, *_slices_behind(path, several)}
-        if taken or (place in out.parents and not several):
+        around = output.format == "ome-zarr" and out in place.parents
+        if taken or around or (place in out.parents and not several):
             raise InputError(f"OUT {job.out}: is {option} {source} or inside it; expected another")
 
 
@@ -64,6 +82,22 @@ def _slices_behind(path: Path, several: bool) -> set[Path]:
     """The folders of slices that are links."""
     found = path.parent.glob(path.name) if several else path.iterdir() if path.is_dir() else ()
     return {each.resolve().parent for each in found if each.is_symlink()}
+
+
+def refuse_foreign_folder(out: Path) -> None:
+    """Raises `InputError` for an OME-Zarr in OUT's place that is not ours: it would be removed."""
+    if names := find_foreign(out):
+        raise InputError(
+            f"OUT {out}: holds {', '.join(names[:4])}, which amst-hpc did not write there; "
+            "expected another name, or that moved away"
+        )
+
+
+def empty(folder: Path, kept: Set[str]) -> None:
+    """Remove what is in a folder; the journal last."""
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
+        if path.name not in kept:
+            remove(path)
 
 
 def check_room(job: Job, config: Config, inputs: Inputs, partial: Path, continued: bool) -> None:
@@ -78,11 +112,14 @@ def check_room(job: Job, config: Config, inputs: Inputs, partial: Path, continue
     if not os.access(parent, os.W_OK | os.X_OK):
         raise InputError(f"OUT {job.out}: the folder {parent} is not writable")
     need, free = output_bytes(inputs, config), shutil.disk_usage(parent).free
-    if partial.exists():  # of a try before: continued, or made anew in its place
+    if partial.is_dir():  # of a try before: continued, or made anew in its place
+        free += disk_bytes(partial)
+    elif partial.exists():
         free += partial.stat().st_blocks * 512
-    elif continued and job.out.is_file():  # complete
+    elif continued and job.out.exists() and config.output.format != "tif":  # complete
         return
-    if job.out.is_dir():  # slices that are there already: kept, or written in their place
+    if config.output.format == "tif" and job.out.is_dir():
+        # slices that are there already: kept, or written in their place
         paths = [job.out / inputs.raw.names[z] for z in inputs.select]
         there = [path.stat().st_size for path in paths if path.exists()]
         free += len(there) * inputs.slice_bytes if continued else sum(there)
@@ -103,4 +140,5 @@ def output_bytes(inputs: Inputs, config: Config) -> int:
     if config.output.compression:
         return int(full * sum(1 / np.prod(f) for f in level_factors(shape, config.output)))
     layout = usual_layout(shape, inputs.slice_bytes, config.output)
-    return file_bytes(make_target(Path(), layout, inputs.dtype, config.output))
+    of_format = folder_bytes if config.output.format == "ome-zarr" else file_bytes
+    return of_format(make_target(Path(), layout, inputs.dtype, config.output))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
@@ -13,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output, to_toml, to_tree
+from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
@@ -22,6 +20,7 @@ from amst_hpc.job.changes import (
     read_stamps,
     write_stamps,
 )
+from amst_hpc.job.fingerprint import fingerprint
 from amst_hpc.job.journal import (
     FORGOTTEN,
     Journal,
@@ -33,20 +32,22 @@ from amst_hpc.job.journal import (
     write_whole,
 )
 from amst_hpc.job.lock import OutputLock
-from amst_hpc.job.room import check_room, refuse_inputs
+from amst_hpc.job.room import ZARR, check_room, empty, refuse_foreign_folder, refuse_inputs, stem
+from amst_hpc.ome_zarr.folder import remove
 from amst_hpc.overrides import Override
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 from amst_hpc.parallel.node import batch_job, restarts
-from amst_hpc.registration.elastix import elastix_version
+from amst_hpc.settings import to_toml
 from amst_hpc.slice_result import SliceResult
 
+PLACED = "placed"  # in the run folder: where the slices of raw alone lie
 FORMER = "former.json"  # in the run folder: TIFF slices of an earlier output
 
 
 def beside(out: Path, suffix: str) -> Path:
-    """`OUT.suffix` beside `OUT.h5`, or beside the folder OUT of TIFF slices."""
-    return out.with_name(out.name.removesuffix(".h5") + suffix)
+    """`OUT.suffix` beside `OUT.h5` or `OUT.ome.zarr`, or beside the folder OUT of TIFF slices."""
+    return out.with_name(stem(out) + suffix)
 
 
 def run_folder(out: Path) -> Path:
@@ -55,7 +56,7 @@ def run_folder(out: Path) -> Path:
 
 
 def view_path(out: Path, output: Output) -> Path:
-    """What to open: the BigDataViewer XML, or the folder of slices."""
+    """What to open: the BigDataViewer XML, the OME-Zarr, or the folder of slices."""
     return out.with_suffix(".xml") if output.format == "bdv" else out
 
 
@@ -99,7 +100,7 @@ class Attempt:
     @property
     def partial(self) -> Path:
         """The output while it grows; it gets its name when it is complete."""
-        return self.folder / "writing.h5"
+        return self.folder / ("writing.zarr" if self.out.suffix == ZARR else "writing.h5")
 
     @property
     def stop_flag(self) -> Path:
@@ -124,21 +125,22 @@ class Attempt:
         return {
             z: replace(SliceResult.from_record(found[k]), file=names[z])
             for z, k in keys.items()
-            if k in found
+            if k in found and found[k].get("moved_by", "") == inputs.moved_by(z, radius)
         }
 
     def paired(
-        self, sampled: Set[int] = frozenset()
+        self, sampled: Set[int] = frozenset(), work: str = "pair"
     ) -> dict[tuple[int, int], tuple[str, PairResult]]:
         """What the journal holds of pairs, by (z, k): the key it was found with, and the result.
 
-        sampled : slices that all pairs depend on; when one was forgotten, so are all pairs.
+        sampled : slices that all pairs depend on; when one was forgotten, so are all pairs. work :
+        the pass that made them, `pair` or `prealign`.
         """
         found: dict[tuple[int, int], tuple[str, PairResult]] = {}
-        for r in records(self.journal, "*.pair.log"):
-            if r["kind"] != FORGOTTEN:
+        for r in records(self.journal, f"*.{work}.log"):
+            if r["kind"] == "pair":
                 found[r["z"], r["k"]] = r["key"], PairResult.from_record(r)
-            elif not sampled.isdisjoint(r["slices"]):
+            elif r["kind"] == FORGOTTEN and not sampled.isdisjoint(r["slices"]):
                 found.clear()
         return found
 
@@ -154,10 +156,12 @@ class Attempt:
         """Slices that have other pixels now are to be registered again; keep the stamps of now."""
         if changes.slices:
             number = replace(self, number=next_attempt(self.journal))
-            for work, slices in (("register", changes.slices), ("pair", changes.raw)):
+            raw = changes.raw
+            for work, slices in (("register", changes.slices), ("pair", raw), ("prealign", raw)):
                 with number.open_journal(0, work) as journal:
                     journal.write({"kind": FORGOTTEN, "slices": slices})
-            self._settled.unlink(missing_ok=True)
+            for kept in (self._settled, self.folder / PLACED):
+                kept.unlink(missing_ok=True)
         write_stamps(self.journal, changes.stamps)
 
     def refuse_late_changes(self, inputs: Inputs, radius: int, comm: Communicator) -> None:
@@ -223,45 +227,14 @@ class Attempt:
 
         TIFF slices stay until their successors are there: see `former_slices`.
         """
-        if self.out.is_dir():
+        if self.out.is_dir() and self.out.suffix != ZARR:
             names = {r["file"] for r in records(self.journal) if "file" in r}
             write_whole(self._former, json.dumps(sorted(names | self.former_slices())))
-        self.partial.unlink(missing_ok=True)
+        remove(self.partial)
         self.checksums.unlink(missing_ok=True)
         for folder in (self.journal, self.thumbnails):
             for path in folder.glob("*.write.log"):
                 path.unlink()
-
-
-def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
-    """What the results depend on.
-
-    `inputs` and `parameters` those of the registration, `solution` those of what is made of it,
-    `output` those of the file. Another `solution` registers no slice again: pairs and
-    layers have keys of their own.
-    """
-    tree = to_tree(config)
-    tree["coarse"].pop("device")
-    tree["output"].pop("writer")
-    tree["output"].pop("report")
-    path = config.refine.parameter_file
-    content = Path(path).read_bytes() if path else b""
-    tree["refine"]["parameter_file"] = hashlib.sha256(content).hexdigest()[:16] if path else ""
-    tree["refine"]["version"] = elastix_version(config.refine)
-    stacks = (("raw", inputs.raw), ("prealigned", inputs.prealigned))
-    return {
-        "inputs": {name: {"slices": len(s.names)} for name, s in stacks},
-        "parameters": {key: tree[key] for key in ("template", "registration", "coarse", "refine")},
-        "solution": {key: tree[key] for key in ("neighbours", "drift")},
-        "output": tree["output"]
-        | {"range": [inputs.select.start, inputs.select.stop], "names": _names(inputs, config)},
-    }
-
-
-def _names(inputs: Inputs, config: Config) -> str:
-    """A digest of the names that the slices of the output get from those of raw."""
-    names = inputs.raw.names if config.output.format == "tif" else []
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16] if names else ""
 
 
 @contextmanager
@@ -290,16 +263,19 @@ def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[J
     """Take the lock if nothing is against it: the job and its fingerprint. Raises `InputError`."""
     refuse_inputs(job, config.output)
     now = fingerprint(inputs, config) | {"out": job.out.name, "job": batch_job()}
-    before = _read_fingerprint(job.out)
+    now["parameters"] |= {"placing": True} if job.placing else {}
+    before = read_fingerprint(job.out)
     if job.overwrite and before == now and restarts():
         job = replace(job, overwrite=False)  # Slurm starts it again: it has done so already
     _refuse_foreign(job, before, now)
     same = before is not None and before["output"] == now["output"]
+    if job.out.suffix == ZARR and (job.overwrite or not same):
+        refuse_foreign_folder(job.out)
     check_room(job, config, inputs, Attempt(job.out).partial, same and not job.overwrite)
     with _naming(job):
         lock.take()
     # what another job may have left is looked at once more: now it is ours alone
-    _refuse_foreign(job, _read_fingerprint(job.out), now)
+    _refuse_foreign(job, read_fingerprint(job.out), now)
     return job, now
 
 
@@ -319,12 +295,12 @@ def _naming(job: Job) -> Iterator[None]:
 def _make_folder(
     job: Job, config: Config, now: dict[str, Any], attempt: Attempt, changes: Changes
 ) -> Attempt:
-    before = _read_fingerprint(job.out)
+    before = read_fingerprint(job.out)
     with _naming(job):
         if job.overwrite:
             if before is not None:
                 attempt.forget_output()
-            _empty(attempt.folder)
+            empty(attempt.folder, {"lock", FORMER})
             before = None
         attempt.journal.mkdir(parents=True, exist_ok=True)
         attempt.stop_flag.unlink(missing_ok=True)
@@ -344,11 +320,11 @@ def _make_folder(
 
 def has_begun(job: Job) -> bool:
     """True if this continues a job. Raises `InputError`."""
-    return not job.overwrite and _read_fingerprint(job.out) is not None
+    return not job.overwrite and read_fingerprint(job.out) is not None
 
 
-def _read_fingerprint(out: Path) -> dict[str, Any] | None:
-    """Of the job that began OUT; None where there is none."""
+def read_fingerprint(out: Path) -> dict[str, Any] | None:
+    """Of the job that began OUT; None where there is none. Raises `InputError`."""
     try:
         found: Any = json.loads((run_folder(out) / "journal" / "fingerprint.json").read_text())
         if not isinstance(found, dict) or not {"inputs", "parameters", "output"} <= found.keys():
@@ -358,15 +334,6 @@ def _read_fingerprint(out: Path) -> dict[str, Any] | None:
     except (ValueError, NotADirectoryError) as error:
         raise InputError(f"OUT {out}: {run_folder(out)} is damaged ({error})") from None
     return found
-
-
-def _empty(folder: Path) -> None:
-    """All but the lock, which is held, and what is known of the slices in OUT; the journal last."""
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == "journal"):
-        if path.is_dir() and path.name != "lock":
-            shutil.rmtree(path)
-        elif path.is_file() and path.name != FORMER:
-            path.unlink()
 
 
 def _refuse_foreign(job: Job, before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> None:

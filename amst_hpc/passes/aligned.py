@@ -27,30 +27,36 @@ AHEAD = 3  # slices of raw in hand: one is resampled, the next are read
 class AlignedStack:
     """The output, computed when it is asked for.
 
-    results : of the slices `inputs.select`, with their transforms.
+    results : of the slices `inputs.select`, with their transforms. labels : no value may be made
+    that raw has not.
     """
 
     inputs: Inputs
     results: Sequence[SliceResult]
     resampler: Resampler = resample
+    labels: bool = False
 
     def slices(self, wanted: Sequence[int]) -> Generator[Image, None, None]:
         """These slices of the output, (y, x), one after the other; black where there is no
-        transform. Raw is read ahead.
-
-        Raises OSError if a slice is not there any more as it was registered: see
-        `Inputs.read_again`.
+        transform or no raw slice. Raw is read ahead. Raises what `read` does.
         """
         inputs, results = self.inputs, [self.results[i] for i in wanted]
         with ReadAhead(inputs.raw, inputs.slice_bytes) as raw:
-            ahead = replace(inputs, raw=raw)
+            ahead = replace(inputs, raw=raw, canvas=None)  # it is resampled once, below
             for n, result in enumerate(results):
-                if result.transform is None:
-                    yield np.zeros(inputs.shape, inputs.dtype)
-                    continue
                 raw.expect(r.z for r in results[n : n + AHEAD] if r.transform is not None)
-                image, _, _ = ahead.read_again(result.z, result.crc)
-                yield self.resampler(image, result.transform, inputs.shape)
+                image = None if result.transform is None else self.read(ahead, result)
+                if result.transform is None or image is None:
+                    yield np.zeros(inputs.shape, inputs.dtype)
+                else:
+                    yield self.resampler(image, result.transform, inputs.shape)
+
+    def read(self, inputs: Inputs, result: SliceResult) -> Image | None:
+        """A raw slice as it is; None: it stays black.
+
+        Raises OSError if it is not there any more as it was registered: see `Inputs.read_again`.
+        """
+        return inputs.read_again(result.z, result.crc)[0]
 
     def make_layer(
         self, slices: range, block: Block, thumbnails: ThumbnailWriter, stop: StopRequest

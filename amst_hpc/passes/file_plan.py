@@ -1,9 +1,9 @@
-"""Which file is written, and which of its layers are there already.
+"""Which file (or OME-Zarr) is written, and which of its layers are there already.
 
-The file grows as `OUT.amst/writing.h5` and is known by its token, which also stands in the journal
-of the ranks that write it: a file of another job, or an older one of the same name, is never taken
-for it. A layer counts if it was on disk before its record was, and if the transforms of its slices
-are still those it was written with.
+It grows as `OUT.amst/writing.h5` (or `writing.zarr`) and is known by its token, which also stands
+in the journal of the ranks that write it: a file of another job, or an older one of the same name,
+is never taken for it. A layer counts if it was on disk before its record was, and if the
+transforms of its slices are still those it was written with.
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from dataclasses import dataclass, replace
 from amst_hpc.bdv.direct import ChunkAddresses, DirectFile, create_file, read_addresses
 from amst_hpc.bdv.file import Target, make_target, read_token, sync
 from amst_hpc.bdv.verify import find_fault
-from amst_hpc.bdv.writer import choose_writer
+from amst_hpc.bdv.writer import INDEPENDENT, choose_writer
 from amst_hpc.config import InputError, Output
 from amst_hpc.geometry import Layout, layer_depth, split, usual_layout
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.job.journal import FORGOTTEN, Journal, records
-from amst_hpc.job.run_folder import Attempt, view_path
+from amst_hpc.job.room import seal_path
+from amst_hpc.job.run_folder import Attempt
+from amst_hpc.ome_zarr import folder
 from amst_hpc.passes.aligned import AlignedStack
 
 log = logging.getLogger(__name__)
@@ -62,14 +64,15 @@ def plan_file(aligned: AlignedStack, output: Output, attempt: Attempt, ranks: in
     layout, writer = plan_layout(aligned.inputs, output), choose_writer(output, ranks)
     token, keys, closed = _read_journal(attempt)
     target = make_target(attempt.partial, layout, aligned.inputs.dtype, output, append=True)
-    if token and (closed or writer == "direct"):
+    target = replace(target, labels=aligned.labels)
+    if token and (closed or writer in INDEPENDENT):
         wanted = {n: aligned.key(slices) for n, slices in enumerate(layout.layers)}
         missing = [n for n in wanted if keys.get(n) != wanted[n]]
         if plan := _find_file(replace(target, token=token), writer, missing, attempt):
             return plan
     attempt.forget_output()
     target = replace(target, token=secrets.token_hex(8), append=False)
-    addresses = _lay_out(target) if writer == "direct" else ()
+    addresses = _lay_out(target, writer)
     return FilePlan(target, writer, range(len(layout.layers)), addresses)
 
 
@@ -84,7 +87,8 @@ def plan_block(aligned: AlignedStack, output: Output, attempt: Attempt, blocks: 
     missing = [n for n in mine if keys.get(n) != aligned.key(layout.layers[n])]
     plan = None
     if token:
-        plan = _find_file(replace(target, token=token), "direct", missing, attempt)
+        writer = choose_writer(output, 1)
+        plan = _find_file(replace(target, token=token), writer, missing, attempt)
     if plan is None:
         raise InputError(f"OUT {attempt.out}: no file is laid out; expected amst-hpc merge before")
     return plan
@@ -137,25 +141,32 @@ def _find_file(
     target: Target, writer: str, missing: Sequence[int], attempt: Attempt
 ) -> FilePlan | None:
     """The file of this token, under its own name if nothing is missing, else the growing one."""
-    path = next((p for p in (attempt.partial, attempt.out) if read_token(p) == target.token), None)
+    token_of, fault_of = (
+        (folder.read_token, folder.find_fault) if writer == "shards" else (read_token, find_fault)
+    )
+    path = next((p for p in (attempt.partial, attempt.out) if token_of(p) == target.token), None)
     if path is None:
         return None
     there = replace(target, path=path)
     try:
         addresses = read_addresses(there) if writer == "direct" else ()
-        if fault := find_fault(there):
+        if fault := fault_of(there):
             raise InputError(f"{path}: {fault}")
     except InputError as error:
         log.warning("%s: it is made anew", error)
         return None
     if path == attempt.out and missing:
-        view_path(attempt.out, target.output).unlink(missing_ok=True)
+        seal_path(attempt.out).unlink(missing_ok=True)
         attempt.out.replace(attempt.partial)
         path = attempt.partial
     return FilePlan(replace(there, path=path), writer, missing, addresses)
 
 
-def _lay_out(target: Target) -> ChunkAddresses:
+def _lay_out(target: Target, writer: str) -> ChunkAddresses:
+    if writer == "shards":
+        folder.create_folder(target)
+    if writer != "direct":
+        return ()
     addresses = create_file(target)
     with DirectFile(target.path, target.layout, addresses) as file:
         if not file.reserve(len(target.layout.layers)):
@@ -167,7 +178,12 @@ def complete_file(plan: FilePlan, attempt: Attempt) -> None:
     """The file gets its name (rank 0); what describes an older one of that name goes first."""
     if plan.target.path == attempt.out:
         return
-    view_path(attempt.out, plan.target.output).unlink(missing_ok=True)
+    seal_path(attempt.out).unlink(missing_ok=True)
+    if plan.writer == "shards":
+        folder.remove_leftovers(plan.target.path)
+        aside = attempt.folder / "replaced.zarr"
+        folder.put_in_place(plan.target.path, attempt.out, aside)
+        return
     sync(plan.target.path)
     plan.target.path.replace(attempt.out)
     sync(attempt.out.absolute().parent)

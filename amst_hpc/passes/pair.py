@@ -51,8 +51,8 @@ class PairWork:
 
     def places(self) -> list[Place]:
         """All pairs of slices that are neither black, unreadable nor excluded, ascending."""
-        if not self.settings.enabled:
-            return []
+        if self.inputs.alone or not self.settings.enabled:
+            return []  # raw alone is compared before it is registered: see `prealign`
         good = {z for z, result in self.results.items() if not result.blank}
         good -= self.inputs.excluded
         steps = range(self.settings.reach + 1)

@@ -6,14 +6,22 @@ import json
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from amst_hpc import __version__
-from amst_hpc.bdv.metadata import write_settings, write_xml
-from amst_hpc.config import Config
+from amst_hpc.bdv.channels import write_master
+from amst_hpc.bdv.file import make_target
+from amst_hpc.bdv.metadata import master_path, write_settings, write_xml
+from amst_hpc.config import Config, Output
+from amst_hpc.geometry import usual_layout
 from amst_hpc.images.pairing import Inputs, Job
+from amst_hpc.job.channels import keep_current, read_origin
 from amst_hpc.job.journal import write_whole
+from amst_hpc.job.room import seal_path, stem
 from amst_hpc.job.run_folder import run_folder, view_path
+from amst_hpc.ome_zarr.metadata import group_metadata
 from amst_hpc.quality.report import try_report
 from amst_hpc.quality.thumbnails import grey_range
 from amst_hpc.slice_result import SliceResult, to_csv
@@ -29,7 +37,8 @@ def write_products(
 ) -> None:
     """Write them (rank 0); `facts` : of the run, for run.json.
 
-    The XML comes last, when everything it stands for is there.
+    The XML comes last (of an OME-Zarr the metadata of its group), when everything it stands for is
+    there.
     """
     folder = run_folder(job.out)
     transforms: list[Any] = [None] * inputs.depth
@@ -38,13 +47,36 @@ def write_products(
     write_whole(folder / "transforms.json", json.dumps(transforms))
     write_whole(folder / "slices.csv", to_csv(results))
     described = describe_run(job, inputs, results) | dict(facts)
+    size = {"nm": config.output.voxel_size_nm, "from": inputs.voxel_source}
+    described["voxel_size"] = size
     write_whole(folder / "run.json", json.dumps(described, indent=1))
     if config.output.format == "bdv":
-        view = view_path(job.out, config.output)
-        write_settings(view.with_suffix(".settings.xml"), *grey_range(folder / "thumbnails"))
-        write_xml(view, job.out, config.output.voxel_size_nm)
+        write_view(job.out, config.output)
+    elif config.output.format == "ome-zarr":
+        _write_group(job.out, inputs, config.output)
     if config.output.report:
         try_report(job.out)
+
+
+def _write_group(out: Path, inputs: Inputs, output: Output) -> None:
+    """What makes the folder an OME-Zarr."""
+    layout = usual_layout((len(inputs.select), *inputs.shape), inputs.slice_bytes, output)
+    target = make_target(out, layout, inputs.dtype, output)
+    target = replace(target, labels=bool(inputs.applied.get("nearest")))
+    group = group_metadata(target, stem(out), grey_range(run_folder(out) / "thumbnails"))
+    write_whole(seal_path(out), json.dumps(group, indent=1))
+
+
+def write_view(out: Path, output: Output) -> None:
+    """OUT.settings.xml and OUT.xml, with the stacks that were added to it."""
+    view, channels = view_path(out, output), keep_current(out)
+    if channels:
+        write_master(out, channels)
+    grey = grey_range(run_folder(out) / "thumbnails")
+    write_settings(view.with_suffix(".settings.xml"), grey, channels)
+    write_xml(view, out, output.voxel_size_nm, channels, read_origin(out))
+    if not channels:
+        master_path(out).unlink(missing_ok=True)
 
 
 def describe_run(job: Job, inputs: Inputs, results: Sequence[SliceResult]) -> dict[str, Any]:

@@ -242,17 +242,17 @@ class Registrar:
         """
         timer, result = StageTimer(), self.begin(z)
         try:
-            raw, offset = self.inputs.read_fitted(z)
+            raw, offset, crc = self.inputs.fit(image := self.inputs.raw.read(z), z)
         except SliceError as error:
             log.warning("slice %d is left black: %s", z, error)
             return replace(
                 result, blank=True, unreadable=True, reason=str(error), seconds=timer.laps
             )
-        self.keep_thumbnails(z, raw)
+        self.keep_thumbnails(z, self.inputs.unmoved(image, raw))
         timer.lap("read")
         if is_blank(raw):
             return replace(result, blank=True, reason="black or constant slice", seconds=timer.laps)
-        result = replace(result, crc=checksum(raw, offset))
+        result = replace(result, crc=crc)
         small = blackened(shrink(raw, self.factor))
         try:
             if template is None:
@@ -270,7 +270,8 @@ class Registrar:
         if template is not None:
             result = self.judge(result, template, small, offset)
             timer.lap("coarse")
-        if result.shift is None or result.start < PREALIGNED_BELOW or result.over_chance <= 1:
+        low = result.shift is None or result.start < PREALIGNED_BELOW or result.over_chance <= 1
+        if low and not self.inputs.alone:
             result = replace(result, prealigned=self.match_prealigned(z, small, offset))
             timer.lap("coarse")
         return replace(result, seconds=timer.laps)
@@ -284,6 +285,7 @@ class Registrar:
             self.inputs.raw.names[z],
             missed=[prealigned[i] for i in sorted(missed - self.inputs.excluded)],
             left_out=self.inputs.left_out(z, radius),
+            moved_by=self.inputs.moved_by(z, radius),
             crc_prealigned=self.crcs.get(z),
             rank=self.rank,
             device=self.matcher.device,

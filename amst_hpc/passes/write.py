@@ -1,9 +1,9 @@
-"""The second pass into a BigDataViewer file: layer by layer, each on all mipmap levels.
+"""The second pass into a BigDataViewer file or OME-Zarr: by layers, each on all mipmap levels.
 
-With the direct writer every rank writes its own bytes: the next layer is made while a thread stores
-the last one; a layer is in the journal when it is on disk. The other writers go in rounds: all
-ranks store a layer each together while they make the next one. A file that these did not close in
-good order is made anew.
+With the direct writer, and for OME-Zarr, every rank writes its own bytes: the next layer is made
+while a thread stores the last one; a layer is in the journal when it is on disk. The other writers
+go in rounds: all ranks store a layer each together while they make the next one. A file that these
+did not close in good order is made anew.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.file import sync
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.bdv.overlap import StoringThread
-from amst_hpc.bdv.writer import BdvWriter
+from amst_hpc.bdv.writer import INDEPENDENT, BdvWriter
 from amst_hpc.geometry import layers_in_hand, split
 from amst_hpc.job.journal import Journal
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
+from amst_hpc.ome_zarr.writing import ShardedFolder
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
@@ -40,7 +41,7 @@ def write_layers(
 ) -> None:
     """Write the missing layers, shared out over the ranks; collective. Raises `Stopped`."""
     if plan.missing:
-        write = _write_direct if plan.writer == "direct" else _write_rounds
+        write = _write_direct if plan.writer in INDEPENDENT else _write_rounds
         write(aligned, plan, attempt, comm, stop)
     stop.raise_together(comm, "writing")
 
@@ -49,7 +50,11 @@ class _Recorder:
     """Stores layers, and puts them into the journal when they are on disk; in one thread."""
 
     def __init__(
-        self, file: DirectFile, checksums: ChecksumFile, journal: Journal, aligned: AlignedStack
+        self,
+        file: DirectFile | ShardedFolder,
+        checksums: ChecksumFile,
+        journal: Journal,
+        aligned: AlignedStack,
     ) -> None:
         self.file, self.checksums, self.journal, self.aligned = file, checksums, journal, aligned
         self.pending: list[int] = []
@@ -76,6 +81,12 @@ def _record(aligned: AlignedStack, slices: range, layer: int) -> dict[str, objec
     return {"kind": "layer", "layer": layer, "key": aligned.key(slices)}
 
 
+def _open_file(plan: FilePlan) -> DirectFile | ShardedFolder:
+    if plan.writer == "shards":
+        return ShardedFolder(plan.target)
+    return DirectFile(plan.target.path, plan.layout, plan.addresses)
+
+
 def _write_direct(
     aligned: AlignedStack, plan: FilePlan, attempt: Attempt, comm: Communicator, stop: StopRequest
 ) -> None:
@@ -84,7 +95,7 @@ def _write_direct(
     tally = Tally(comm)
     with (
         attempt.open_journal(comm.rank, "write") as journal,
-        DirectFile(target.path, layout, plan.addresses) as file,
+        _open_file(plan) as file,
         ChecksumFile(attempt.checksums, layout, write=True) as checksums,
         ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "write") as thumbnails,
         ProgressMeter("write", layout.shape[0], present * layout.layer, comm.rank == 0) as meter,
@@ -105,7 +116,8 @@ def _write_direct(
                 block = aligned.make_layer(slices, next(blocks), thumbnails, stop)
                 if block is None:
                     break
-                thread.put(layer, [v.view(target.stored) for v in pyramid(block, layout)])
+                levels = pyramid(block, layout, target.labels)
+                thread.put(layer, [level.view(target.stored) for level in levels])
                 if in_hand == 1:
                     thread.wait()
                 tally.add(fell_back=False)

@@ -43,19 +43,18 @@ def write_tiffs(
         Shares(comm, range(total), RUN) as shares,
     ):
         journal.write({"kind": "begun", "layer_depth": 1})
-        keys = [f"{aligned.key(range(i, i + 1))}/{output.compression}" for i in range(total)]
 
         def is_kept(i: int) -> bool:
-            result = aligned.results[i]
+            result, wanted = aligned.results[i], _key(aligned, i, output)
             key, crc = known.get(result.z, ("", 0))
-            return key == keys[i] and is_whole(attempt.out / result.file, shape, dtype, crc)
+            return key == wanted and is_whole(attempt.out / result.file, shape, dtype, crc)
 
         for i, image in _make(aligned, shares, is_kept, stop):
             if image is not None:
                 result = aligned.results[i]
                 write_slice(attempt.out / result.file, image, output.compression)
                 thumbnails.add("aligned", result.z, look_at(image))
-                record = {"kind": "layer", "layer": result.z, "key": keys[i]}
+                record = {"kind": "layer", "layer": result.z, "key": _key(aligned, i, output)}
                 journal.write(record | {"crc": checksum(image)})
             tally.add(fell_back=False)
             if meter.due():
@@ -63,6 +62,11 @@ def write_tiffs(
         tally.finish(lambda: None)
     stop.raise_together(comm, "writing")
     on_rank_0(comm, lambda: attempt.remove_former({result.file for result in aligned.results}))
+
+
+def _key(aligned: AlignedStack, i: int, output: Output) -> str:
+    """Changes when slice i of the output would be written otherwise."""
+    return f"{aligned.key(range(i, i + 1))}/{output.compression}"
 
 
 def _make(

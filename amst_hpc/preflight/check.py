@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
-from amst_hpc.images.hdf5 import block_bytes
+from amst_hpc.images.chunked import block_bytes
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import (
     common_depth,
@@ -16,10 +17,16 @@ from amst_hpc.images.pairing import (
 )
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
-from amst_hpc.preflight.estimate import JobEstimate, estimate
+from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
 from amst_hpc.preflight.same_tissue import compare, order_note, sample, tissue_fault
+from amst_hpc.preflight.voxel_size import find_voxel_size
 from amst_hpc.registration.elastix import check_refine
 from amst_hpc.registration.elastix_trial import try_elastix
+
+CANVAS = (
+    "canvas: grows with the motion of raw, by how much is known when it is pre-aligned; memory and "
+    "disk are for the size of raw"
+)
 
 
 @dataclass(frozen=True)
@@ -33,8 +40,13 @@ class Report:
 def check_inputs(
     raw_source: str, prealigned_source: str, config: Config, allow_mismatch: bool
 ) -> Report:
-    """Check both stacks. Raises `InputError` where they cannot even be opened."""
-    raw, prealigned = open_stack(raw_source, "RAW"), open_stack(prealigned_source, "PREALIGNED")
+    """Check both stacks, or RAW alone where `prealigned_source` is empty.
+
+    Raises `InputError` where they cannot even be opened.
+    """
+    raw = open_stack(raw_source, "RAW")
+    prealigned = open_stack(prealigned_source, "PREALIGNED") if prealigned_source else raw
+    stacks = {"RAW": raw} | ({"PREALIGNED": prealigned} if prealigned_source else {})
     check_refine(config.refine)
     try_elastix(config.refine)
     faults, lines = [], []
@@ -44,29 +56,48 @@ def check_inputs(
     except InputError as error:
         faults.append(str(error))
         depth = min(len(raw.names), len(prealigned.names))
-    first = raw.header(0), prealigned.header(0)
-    for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
-        lines.append(_describe(stack, option))
+    lines += [_describe(stack, option) for option, stack in stacks.items()]
     lines += describe_stacks(raw, prealigned)
-    blank: dict[str, list[str]] = {"RAW": [], "PREALIGNED": []}
+    voxel = find_voxel_size(stacks, config.output.voxel_size_nm)
+    lines += [*voxel.notes, *voxel.warnings]
+    config = replace(config, output=replace(config.output, voxel_size_nm=voxel.nm))
+    found, blank = _look_at(stacks, depth)
+    faults += found
+    if config.input.compare and prealigned_source and not faults:
+        compared = compare(raw, prealigned, sample(range(depth)))
+        faults += filter(None, [tissue_fault(compared)])
+        lines += filter(None, [order_note(compared)])
+    lines += blank
+    grows = not prealigned_source and config.prealign.canvas == "grow"
+    lines += [CANVAS] if grows else []
+    lines += describe_need(_need(raw, prealigned, depth, config))
+    return Report(lines, faults)
+
+
+def _look_at(stacks: Mapping[str, Stack], depth: int) -> tuple[list[str], list[str]]:
+    """What is wrong with the slices, and which are black."""
+    raw = stacks["RAW"]
+    prealigned = stacks.get("PREALIGNED", raw)
+    first = raw.header(0), prealigned.header(0)
+    faults: list[str] = []
+    blank: dict[str, list[str]] = {option: [] for option in stacks}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
             found = slice_faults(raw, prealigned, z, *first)
             faults += found
-            if not found:
-                for stack, option in ((raw, "RAW"), (prealigned, "PREALIGNED")):
-                    blank[option] += _if_blank(stack, z, option, faults)
+            for option, stack in stacks.items() if not found else ():
+                blank[option] += _if_blank(stack, z, option, faults)
             if meter.due():
                 meter.update(z + 1)
-    if config.input.compare and not faults:
-        compared = compare(raw, prealigned, sample(range(depth)))
-        faults += filter(None, [tissue_fault(compared)])
-        lines += filter(None, [order_note(compared)])
-    lines += [_describe_blank(option, names) for option, names in blank.items() if names]
+    return faults, [_describe_blank(option, names) for option, names in blank.items() if names]
+
+
+def _need(raw: Stack, prealigned: Stack, depth: int, config: Config) -> JobEstimate:
+    """Of the job; raw alone stands for both stacks."""
+    first = raw.header(0), prealigned.header(0)
     held = block_bytes(raw) + block_bytes(prealigned)
     need = estimate(depth, first[1].shape, first[0].dtype, config, held)
-    lines += describe_need(need)
-    return Report(lines, faults)
+    return with_prealignment(need, first[1].shape) if prealigned is raw else need
 
 
 def _describe(stack: Stack, option: str) -> str:

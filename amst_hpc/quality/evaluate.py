@@ -15,13 +15,11 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from amst_hpc.bdv.metadata import read_voxel_size_nm
 from amst_hpc.config import Coarse, InputError
 from amst_hpc.content import blackened
 from amst_hpc.geometry import split
@@ -151,8 +149,7 @@ def _evaluate_one(
     to_reference = [pair for _, part in gathered for _, pair in part]
     offsets = np.array([(p.y, p.x) for p in to_reference])
     drift = low_pass(offsets, DRIFT_SIGMA) if to_reference else None
-    view = Path(stack.source.partition(":/")[0]).with_suffix(".xml")
-    voxel = options.voxel_size_nm or read_voxel_size_nm(view)
+    voxel = options.voxel_size_nm or stack.header(start).voxel_size.nm
     return Evaluation(stack.source, start, pairs, drift, voxel)
 
 

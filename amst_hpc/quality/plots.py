@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from amst_hpc.quality.run_results import STACKS, RunResults, applied, step_jitter
+from amst_hpc.quality.run_results import RunResults, applied, step_jitter
 from amst_hpc.registration.solve import PairFit
 from amst_hpc.slice_result import STAGES
 
@@ -110,7 +110,7 @@ def _logarithmic(axes: Axes) -> None:
 
 def draw_steps(found: RunResults) -> Figure | None:
     """How far the content jumps from slice to slice, before and after."""
-    if not found.thumbnails:
+    if all(step_jitter(found, name) is None for name in found.stacks):
         return None
     titles = (
         "Jump from the slice before, px (logarithmic)",
@@ -121,11 +121,11 @@ def draw_steps(found: RunResults) -> Figure | None:
     z = np.array(found.index)
     thin = 0.9 if len(z) < 1000 else 0.5
     largest = 0.0
-    for name in STACKS:
+    for name, told in found.stacks.items():
         steps = step_jitter(found, name)
         if steps is None:
             continue
-        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": thin, "label": STACKS[name]}
+        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": thin, "label": told}
         panels[0].plot(z, np.maximum(np.hypot(*steps.T), 0.01), **style)
         for axes, values in ((panels[1], steps[:, 1]), (panels[2], steps[:, 0])):
             axes.plot(z, values, **style)

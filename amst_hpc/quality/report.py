@@ -69,7 +69,8 @@ def page(found: RunResults) -> str:
     parts = {
         "title": html.escape(f"{'Preview of ' if preview else ''}{found.out.name}"),
         "source": html.escape(
-            f"{note}raw: {found.run['raw']}   pre-aligned: {found.run['prealigned']}"
+            f"{note}raw: {found.run['raw']}   pre-aligned: "
+            f"{found.run['prealigned'] or 'from raw alone'}"
         ),
         "summary": "".join(f"<p>{html.escape(line)}</p>" for line in sentences(found)),
         "flagged": _flagged_table(found),
@@ -120,9 +121,9 @@ def _neighbours(found: RunResults) -> str:
     """The corrections, and the pairs that do not count."""
     if not found.pairs:
         return "<p>Slices were not registered to their neighbours in this run.</p>"
-    rows = found.flagged_pairs
+    rows, between = found.flagged_pairs, found.stacks["prealigned"]
     lines = "".join(
-        f"<tr><td>{p.z}</td><td>{p.z + p.k if p.k else f'{p.z} pre-aligned'}</td>"
+        f"<tr><td>{p.z}</td><td>{p.z + p.k if p.k else f'{p.z} {between}'}</td>"
         f"<td>{html.escape(p.fault)}</td></tr>"
         for p in rows[:ROWS]
     )

@@ -19,7 +19,7 @@ from amst_hpc.quality.plots import (
     new_axes,
     new_figure,
 )
-from amst_hpc.quality.run_results import STACKS, RunResults, suspects
+from amst_hpc.quality.run_results import RunResults, suspects
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ def draw_reslices(found: RunResults, plane: str) -> Figure | None:
         z0 = found.index[run.start]
         extent = (first, first + span, z0 + rows, z0)
         _show(axes, part, limits, extent)
-        axes.set_title(f"{plane.upper()}  {STACKS[name]}", fontsize=11, loc="left", pad=5)
+        axes.set_title(f"{plane.upper()}  {found.stacks[name]}", fontsize=11, loc="left", pad=5)
         axes.set_xlabel(f"{plane[0]}, px", fontsize=9, labelpad=1)
         axes.locator_params(axis="x", nbins=5, prune="both")
         if place == 0:
@@ -105,7 +105,7 @@ def draw_overview(found: RunResults) -> Figure | None:
         part = lines[z_picks][:, x_picks].T
         z0 = found.index[0]
         _show(axes, part, limits, (z0, z0 + count, first + span, first))
-        axes.set_title(f"XZ  {STACKS[name]}", fontsize=11, loc="left", pad=8)
+        axes.set_title(f"XZ  {found.stacks[name]}", fontsize=11, loc="left", pad=8)
         axes.set_ylabel("x, px", fontsize=9)
         mark_flagged(axes, found)
         axes.set_xlim(z0, z0 + count)
@@ -118,7 +118,9 @@ def draw_overview(found: RunResults) -> Figure | None:
 
 def _stacks(found: RunResults, plane: str) -> dict[str, NDArray[np.generic]]:
     return {
-        name: getattr(found.thumbnails[name], plane) for name in STACKS if name in found.thumbnails
+        name: getattr(found.thumbnails[name], plane)
+        for name in found.stacks
+        if name in found.thumbnails
     }
 
 

@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from amst_hpc.config import InputError
 from amst_hpc.job.progress import duration
 from amst_hpc.job.run_folder import Attempt
+from amst_hpc.pair_result import PairResult
 from amst_hpc.quality.adjacent import TISSUE_SIGMA, low_pass
 from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
+from amst_hpc.registration.prealign import NEAR
 from amst_hpc.registration.solve import PairFit, fit_pairs
 from amst_hpc.slice_result import STAGES, SliceResult, from_csv
-
-STACKS = {"raw": "raw", "prealigned": "pre-aligned", "aligned": "aligned"}
+from amst_hpc.transform import compose, translation
 
 MEANINGS = {
     "affine": "registered in full",
     "neighbours": "placed by its raw neighbours",
+    "apart": "no slice leads over the gap before it",
     "translation": "shifted by whole pixels only",
     "prealigned": "left as in the pre-alignment",
     "interpolated": "moved as its neighbours are",
@@ -41,6 +43,7 @@ MEANINGS = {
     "unreadable": "cannot be read, left black",
 }
 
+IN_FULL = "registered in full (affine)"
 SUSPECT_FACTOR = 4.0  # times the usual step between slices
 SUSPECT_LEAST = 0.5  # px
 NAMED = 12  # slices listed in a sentence
@@ -58,6 +61,24 @@ class RunResults:
     config: str
     thumbnails: dict[str, Thumbnails]
     pairs: list[PairFit]
+
+    @property
+    def stacks(self) -> dict[str, str]:
+        """What the stacks are called, by the names of their thumbnails."""
+        between = "pre-aligned" if self.run["prealigned"] else self._placed
+        last = self._placed if self.placing else "aligned"
+        return {"raw": "raw", "prealigned": between, "aligned": last}
+
+    @property
+    def placing(self) -> bool:
+        """The run has placed raw slices, and no more."""
+        return any(s.status == "placed" for s in self.slices)
+
+    @property
+    def _placed(self) -> str:
+        """Raw as the templates of raw alone have it."""
+        how = tomllib.loads(self.config)["prealign"]["transform"]
+        return "raw moved by whole pixels" if how == "translation" else f"raw moved ({how})"
 
     @property
     def index(self) -> list[int]:
@@ -82,7 +103,7 @@ class RunResults:
     @cached_property
     def flagged(self) -> dict[int, SliceResult]:
         """Slices that are not registered in full."""
-        return {s.z: s for s in self.slices if s.status != "affine"}
+        return {s.z: s for s in self.slices if s.status not in ("affine", "placed")}
 
     @property
     def flagged_pairs(self) -> list[PairFit]:
@@ -113,7 +134,10 @@ def read_run_results(out: Path, folder: Path) -> RunResults:
     except (ValueError, LookupError, TypeError) as error:
         raise InputError(f"OUT {out}: {folder} is damaged ({error})") from None
     thumbnails = read_thumbnails(folder / "thumbnails", [s.z for s in slices])
-    pairs = _read_pairs(out, slices, shape, tomllib.loads(config).get("neighbours", {}))
+    if "canvas" in run:
+        pairs = _read_own_pairs(out, slices, run)
+    else:
+        pairs = _read_pairs(out, slices, shape, tomllib.loads(config).get("neighbours", {}))
     return RunResults(out, slices, shape, run, config, thumbnails, pairs)
 
 
@@ -123,9 +147,31 @@ def _read_pairs(
     """The pairs of the journal that the run has used, beside its transforms."""
     if not settings.get("enabled"):
         return []
-    there = {s.z for s in slices if s.transform is not None and s.status != "repeated"}
     found = [pair for _, pair in Attempt(out).paired().values()]
-    used = [p for p in found if p.k <= settings["reach"] and {p.z, p.z + p.k} <= there]
+    return _fit(slices, [p for p in found if p.k <= settings["reach"]], shape)
+
+
+def _read_own_pairs(
+    out: Path, slices: Sequence[SliceResult], run: Mapping[str, Any]
+) -> list[PairFit]:
+    """The same of raw alone: near pairs, which are of its slices as they are."""
+    x, y = run["canvas"]["offset_xy"]
+    back = translation(-x, -y)
+    slices = [
+        s if s.transform is None else replace(s, transform=compose(s.transform, back))
+        for s in slices
+    ]
+    height, width = run["raw_yx"]
+    found = [pair for _, pair in Attempt(out).paired(work="prealign").values()]
+    return _fit(slices, [p for p in found if p.k <= NEAR], (height, width))
+
+
+def _fit(
+    slices: Sequence[SliceResult], pairs: Sequence[PairResult], shape: tuple[int, int]
+) -> list[PairFit]:
+    """Those of slices that are there."""
+    there = {s.z for s in slices if s.transform is not None and s.status != "repeated"}
+    used = [p for p in pairs if {p.z, p.z + p.k} <= there]
     return fit_pairs(slices, sorted(used, key=lambda p: (p.z, p.k)), shape)
 
 
@@ -186,13 +232,14 @@ def sentences(found: RunResults) -> list[str]:
     """The result in words: what was done, what fell back, how steady it is, how long it took."""
     total, flagged = len(found.slices), found.flagged
     lines = [f"{total:,} slices of {found.shape[0]:,} x {found.shape[1]:,} px (y, x) were written."]
+    full = "placed by their raw neighbours, as was asked for" if found.placing else IN_FULL
     if not flagged:
-        lines.append("All of them are registered in full (affine); none fell back.")
+        lines.append(f"All of them are {full}; none fell back.")
     else:
         counts = Counter(s.status for s in flagged.values()).most_common()
         parts = [f"{n:,} {status} ({MEANINGS.get(status, status)})" for status, n in counts]
         lines.append(
-            f"{total - len(flagged):,} are registered in full (affine). "
+            f"{total - len(flagged):,} are {full}. "
             f"{len(flagged):,} {'is' if len(flagged) == 1 else 'are'} not: {', '.join(parts)}."
         )
     lines += [_corrections(found), _steadiness(found)]
@@ -226,7 +273,7 @@ def _corrections(found: RunResults) -> str:
 
 def _steadiness(found: RunResults) -> str:
     parts = []
-    for stack, name in STACKS.items():
+    for stack, name in found.stacks.items():
         steps = step_jitter(found, stack)
         if steps is not None:
             length = np.hypot(*steps.T)

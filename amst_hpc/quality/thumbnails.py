@@ -137,7 +137,9 @@ def _lines(image: Image) -> tuple[Image, Image]:
 
 
 def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails]:
-    """What was kept of the slices `select`, by stack; a later attempt counts."""
+    """What was kept of the slices `select`, by stack; a later attempt counts, alone where the
+    slices were of another size before.
+    """
     place = {z: i for i, z in enumerate(select)}
     found: dict[str, Thumbnails] = {}
     for record in records(folder, "*.log"):
@@ -149,14 +151,14 @@ def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails
             for name in ("xz", "yz")
         }
         stack = record["stack"]
-        if stack not in found:
+        sizes = {name: len(line) for name, line in lines.items()}
+        if stack not in found or any(getattr(found[stack], n).shape[1] != sizes[n] for n in sizes):
             blank = {name: np.zeros((len(place), len(v)), v.dtype) for name, v in lines.items()}
             steps = {name: np.full(len(place), np.nan) for name in ("y", "x", "ncc")}
             found[stack] = Thumbnails(**blank, **steps)
         kept = found[stack]
         for name, line in lines.items():
-            if len(line) == getattr(kept, name).shape[1]:
-                getattr(kept, name)[i] = line
+            getattr(kept, name)[i] = line
         if "step" in record:
             kept.y[i], kept.x[i], kept.ncc[i] = record["step"]
     return found

@@ -20,30 +20,34 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, sparse
+from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
+from amst_hpc.registration.links import (
+    MODES,
+    SHIFTS,
+    SLOPES,
+    Floats,
+    counts,
+    find_chains,
+    levelled,
+    modes_of,
+    trust_in,
+    usual_of,
+)
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, compose, displacement, invert, small_affine, translation
 
 ERROR = 5.0  # of a pair, in units of its tissue
-UNKNOWN_TISSUE = 0.024  # px: slices too small to tell
 FARTHER = 0.5  # weight of pairs at k + 1 beside those at k: they share their errors
 ABSOLUTE = 40.0  # weight of the shifts of the pre-alignment: tissue moves more slowly than noise
 AFFINE = 1.0  # of its affine part
 TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
 SMALLEST_ERROR = 0.1  # px, of a pre-alignment
-LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
-AROUND = 40  # pairs on each side that tell what all of their distance are off
-FEWEST = 5  # pairs that tell it
 REPEATS = 12
-OUTLIER = 3.0
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 FLOOR = 1e-6
-MODES = np.array([1, 3**0.5, 3**0.5] * 2)
-SHIFTS, SLOPES = [0, 3], [1, 2, 4, 5]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,7 +156,7 @@ def fit_pairs(
     if links:
         table = _measure(links, place, _transforms(results), usual, shape)
         size = np.sqrt((table.modes**2).sum(axis=1))
-        trust = _trust(size * np.sqrt(table.weight), np.ones(len(size), bool))
+        trust = trust_in(size * np.sqrt(table.weight), np.ones(len(size), bool))
         far = [f"{px:.2f} px off, {np.median(size):.2f} is usual" for px in size]
         found = {
             (p.z, p.k): (float(px), "" if t > COUNTS else text)
@@ -160,7 +164,7 @@ def fit_pairs(
         }
     fits = []
     for p in pairs:
-        low = p.matrix is not None and not _counts(p, usual)
+        low = p.matrix is not None and not counts(p, usual)
         text = f"correlation {p.correlation:.3f} where {usual[p.k][1]:.3f} is usual"
         residual, fault = found.get((p.z, p.k), (float("nan"), text if low else p.reason))
         fits.append(PairFit(p.z, p.k, residual, fault))
@@ -177,8 +181,8 @@ def _select(
     place = {
         s.z: i for i, s in enumerate(results) if s.transform is not None and s.status != "repeated"
     }
-    usual = _usual(pairs)
-    good = [p for p in pairs if _counts(p, usual) and p.z in place and p.z + p.k in place]
+    usual = usual_of(pairs)
+    good = [p for p in pairs if counts(p, usual) and p.z in place and p.z + p.k in place]
     return place, usual, good
 
 
@@ -186,33 +190,6 @@ def _transforms(results: Sequence[SliceResult]) -> Matrix:
     """Of all slices, (n, 2, 3); the identity where there is none."""
     none = translation(0, 0)
     return np.array([s.transform if s.transform is not None else none for s in results])
-
-
-def _usual(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
-    """Median tissue and correlation for each k."""
-    found = {}
-    for k in sorted({p.k for p in pairs}):
-        there = [p for p in pairs if p.k == k and p.matrix is not None]
-        tissue = [p.tissue for p in there if p.tissue > 0]
-        median = float(np.median(tissue)) if tissue else UNKNOWN_TISSUE
-        correlation = float(np.median([p.correlation for p in there])) if there else 0.0
-        found[k] = (median, correlation)
-    return found
-
-
-def _counts(pair: PairResult, usual: Mapping[int, tuple[float, float]]) -> bool:
-    """The pair has a matrix and is not much worse than is usual."""
-    return pair.matrix is not None and pair.correlation >= LOW_CORRELATION * usual[pair.k][1]
-
-
-def modes_of(m: Matrix, shape: tuple[int, int]) -> Floats:
-    """The displacement of transforms (..., 2, 3) in the orthonormal modes, (..., 6) px."""
-    height, width = shape
-    a = m[..., :2] - np.eye(2)
-    shift = a @ [(width - 1) / 2, (height - 1) / 2] + m[..., 2]
-    slopes = a * [width / 2, height / 2]
-    theta = np.concatenate([shift[..., None], slopes], axis=-1)
-    return np.asarray(theta.reshape(*theta.shape[:-2], 6) / MODES)
 
 
 def _measure(
@@ -226,46 +203,14 @@ def _measure(
     b = np.array([place[p.z + p.k] for p in links])
     links_as = np.array([p.matrix for p in links])
     modes = modes_of(compose(invert(now[b]), compose(links_as, now[a])), shape)
-    chains = _chains(links)
+    chains = find_chains(links)
     weight = [
         p.overlap * FARTHER ** (p.k - 1) / (ERROR * usual[p.k][0]) ** 2
         if p.k == 1 or i in chains
         else p.overlap / (ERROR * usual.get(1, usual[p.k])[0]) ** 2
         for i, p in enumerate(links)
     ]
-    return Measured(a, b, _levelled(links, modes, chains), np.array(weight), links)
-
-
-def _chains(links: Sequence[PairResult]) -> dict[int, list[int]]:
-    """For pairs at k > 1 the nearest ones that lead from slice to slice between theirs, by row.
-
-    A pair that has none bridges a gap.
-    """
-    rows = {(p.z, p.k): i for i, p in enumerate(links)}
-    steps = {i: [(p.z + j, 1) for j in range(p.k)] for i, p in enumerate(links) if p.k > 1}
-    return {i: [rows[s] for s in chain] for i, chain in steps.items() if rows.keys() >= {*chain}}
-
-
-def _levelled(
-    links: Sequence[PairResult], modes: Floats, chains: Mapping[int, Sequence[int]]
-) -> Floats:
-    """The modes without what pairs at k > 1 show otherwise than their chains, all of them alike.
-
-    What seems to move with z depends on the detail that is compared, and the filters of each
-    distance differ; the nearest pairs show the least of it.
-    """
-    levelled = modes.copy()
-    for k in sorted({links[i].k for i in chains}):
-        rows = [i for i in chains if links[i].k == k]
-        more = np.array([modes[i] - modes[chains[i]].sum(axis=0) for i in rows])
-        if len(rows) < FEWEST:
-            continue
-        alike = ndimage.median_filter(more, size=(2 * AROUND + 1, 1), mode="nearest")
-        z = [links[i].z for i in rows]
-        mine = [i for i, p in enumerate(links) if p.k == k]
-        for mode in range(6):
-            levelled[mine, mode] -= np.interp([links[i].z for i in mine], z, alike[:, mode])
-    return levelled
+    return Measured(a, b, levelled(links, modes, chains), np.array(weight), links)
 
 
 def _anchors(own: Mapping[int, PairResult], now: Matrix, shape: tuple[int, int]) -> Floats:
@@ -305,18 +250,10 @@ def _least_squares(
             right = to_own[:, None] * anchors[:, alike] - wanted
             x[:, alike] = splu(sparse.csc_matrix(matrix)).solve(right)
         rest = np.sqrt(((table.modes + links @ x) ** 2).sum(axis=1) * table.weight)
-        trust = _trust(rest, np.ones(m, bool))
-        own = _trust(np.sqrt(((anchors - x) ** 2 * to_own_mode).sum(axis=1)), known)
-        near = _trust(np.sqrt((x**2 * held).sum(axis=1)), held.sum(axis=1) > 0)
+        trust = trust_in(rest, np.ones(m, bool))
+        own = trust_in(np.sqrt(((anchors - x) ** 2 * to_own_mode).sum(axis=1)), known)
+        near = trust_in(np.sqrt((x**2 * held).sum(axis=1)), held.sum(axis=1) > 0)
     return x, trust
-
-
-def _trust(rest: Floats, counts: NDArray[np.bool_]) -> Floats:
-    """Weights of Cauchy: residuals beyond three usual ones count less and less."""
-    if not counts.any():
-        return np.ones(len(rest))
-    usual = max(1.4826 * float(np.median(rest[counts])), 1e-9)
-    return 1 / (1 + (rest / (OUTLIER * usual)) ** 2)
 
 
 def _anchor_weights(

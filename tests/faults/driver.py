@@ -1,7 +1,7 @@
 """`amst-hpc`, slower and with a fault inside: the variable FAULTS holds a JSON object.
 
-register, pair, make, write : seconds to wait before each slice, each pair, before each layer is
-made, and before it is stored.
+register, compare, pair, make, write : seconds to wait before each slice, each pair of raw alone,
+each other pair, before each layer is made, and before it is stored.
 slow : [rank, times]; this rank waits so many times as long.
 crash : the slice at which elastix is made to die of SIGSEGV.
 sync : seconds after which layers that were written are put on disk.
@@ -20,7 +20,8 @@ from pathlib import Path
 from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.writer import BdvWriter
 from amst_hpc.cli.app import main
-from amst_hpc.passes import pair, register, write
+from amst_hpc.ome_zarr.writing import ShardedFolder
+from amst_hpc.passes import pair, prealign, register, write
 from amst_hpc.passes.aligned import AlignedStack
 
 FAULTS = json.loads(os.environ.get("FAULTS", "{}"))
@@ -94,10 +95,12 @@ def hide(rank, end):
 
 if __name__ == "__main__":
     register.Registrar.register = slow(register.Registrar.register, "register")
+    prealign.Comparer.register = slow(prealign.Comparer.register, "compare")
     pair.Pairer.register = slow(pair.Pairer.register, "pair")
     AlignedStack.make_layer = slow(AlignedStack.make_layer, "make")
     BdvWriter.write = slow(BdvWriter.write, "write")
     DirectFile.write_layer = slow(DirectFile.write_layer, "write")
+    ShardedFolder.write_layer = slow(ShardedFolder.write_layer, "write")
     if "written" in FAULTS:
         DirectFile.write_layer = noted(DirectFile.write_layer, Path(FAULTS["written"]))
     write.SYNC_SECONDS = FAULTS.get("sync", write.SYNC_SECONDS)

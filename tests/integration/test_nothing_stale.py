@@ -675,11 +675,11 @@ def test_the_content_of_a_parameter_file_counts(stacks, tmp_path):
 
 
 def test_another_elastix_is_another_job(stacks, tmp_path, monkeypatch):
-    from amst_hpc.job import run_folder
+    from amst_hpc.job import fingerprint
 
     out = tmp_path / "out.h5"
     finished(call(*line(stacks[0], out)))
-    monkeypatch.setattr(run_folder, "elastix_version", lambda _: "other 9.9")
+    monkeypatch.setattr(fingerprint, "elastix_version", lambda _: "other 9.9")
     refused(call(*line(stacks[0], out)), "parameters.refine.version: .* -> other 9.9")
 
 
@@ -1127,3 +1127,50 @@ def test_blocks_give_the_datasets_of_one_job(stacks, alone, tmp_path, blocks, ra
     ended = finished(call("report", out))
     assert f"Its {blocks} blocks took " in Path(ended.stdout.strip()).read_text()
     finished(call("verify", out))
+
+
+# ---- the voxel size that the files say
+
+
+def tag(path: Path, *zyx: int) -> None:
+    """The same pixels with the voxel size of ImageJ, or without."""
+    z, y, x = zyx or (1, 1, 1)
+    said = {"unit": "nm" if zyx else "pixel", "spacing": z}
+    image = tifffile.imread(path)
+    tifffile.imwrite(path, image, imagej=True, resolution=(1 / x, 1 / y), metadata=said)
+
+
+def voxel_size(out: Path) -> str:
+    return ElementTree.parse(out.with_suffix(".xml")).getroot().findtext(".//voxelSize/size")
+
+
+@pytest.mark.parametrize("instead", [(), (8, 9, 9)], ids=["nothing", "another size"])
+def test_a_voxel_size_that_was_found_stays_that_of_the_job(own, tmp_path, instead):
+    """A first slice that was replaced neither lays the file out anew nor refuses a block."""
+    first, out, blocks = own / "raw" / "slice_00000.tif", tmp_path / "o.h5", tmp_path / "b.h5"
+    for path in (own / "raw").iterdir():
+        tag(path, 24, 5, 4)
+    ended = finished(call(*line(own, out)))
+    assert ended.stderr.count("z, y, x = 24, 5, 4 nm, from RAW (ImageJ metadata)") == 1
+    assert voxel_size(out) == "4.0 5.0 24.0"
+    found = json.loads((tmp_path / "o.amst" / "run.json").read_text())["voxel_size"]
+    assert found == {"nm": [24, 5, 4], "from": "RAW (ImageJ metadata)"}
+    with h5py.File(out) as file:
+        assert file["s00/resolutions"][1].tolist() == [2, 2, 1], "z is coarse enough"
+    finished(call(*line(own, blocks, "--block", "1/2")))
+
+    tag(first, *instead)
+    before = out.stat()
+    finished(call(*line(own, out)))
+    assert (out.stat().st_ino, voxel_size(out)) == (before.st_ino, "4.0 5.0 24.0")
+    finished(call(*line(own, blocks, "--block", "2/2")))
+    finished(call("merge", blocks))
+    for block in ("1/2", "2/2"):
+        finished(call(*line(own, blocks, "--block", block)))
+    finished(call("merge", blocks))
+    same(blocks, out)
+    assert voxel_size(blocks) == "4.0 5.0 24.0"
+
+    ended = finished(call(*line(own, out, output__voxel_size_nm=[24, 4, 4])))
+    assert "output.voxel_size_nm = [24, 4, 4]" in ended.stderr or instead == (8, 9, 9)
+    assert voxel_size(out) == "4.0 4.0 24.0"

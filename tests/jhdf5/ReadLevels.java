@@ -11,26 +11,31 @@ import java.util.Arrays;
  * for each level: path, shape, chunk, element size in bytes, SHA-256 of its voxels in (z, y, x)
  * order, little endian. Before them, the attribute dataType ("-": none, read as int16, as
  * BigDataViewer does) and the tables. PATH@Z: of the first level, only the layer from slice Z on.
+ * PATH#S: of setup S, not 0.
  */
 public class ReadLevels {
     public static void main(String[] files) throws Exception {
         for (String file : files) {
-            String[] parts = file.split("@");
+            String[] setup = file.split("#");
+            String[] parts = setup[0].split("@");
             try (IHDF5Reader reader = HDF5Factory.openForReading(parts[0])) {
-                read(parts[0], reader, parts.length > 1 ? Long.parseLong(parts[1]) : -1);
+                long only = parts.length > 1 ? Long.parseLong(parts[1]) : -1;
+                read(parts[0], reader, only, setup.length > 1 ? Integer.parseInt(setup[1]) : 0);
             }
         }
     }
 
-    private static void read(String path, IHDF5Reader reader, long only) throws Exception {
-        double[][] resolutions = reader.readDoubleMatrix("s00/resolutions");
-        int[][] subdivisions = reader.readIntMatrix("s00/subdivisions");
-        boolean typed = reader.object().hasAttribute("s00", "dataType");
-        String type = typed ? reader.string().getAttr("s00", "dataType") : "-";
+    private static void read(String path, IHDF5Reader reader, long only, int setup)
+        throws Exception {
+        String group = String.format("s%02d", setup);
+        double[][] resolutions = reader.readDoubleMatrix(group + "/resolutions");
+        int[][] subdivisions = reader.readIntMatrix(group + "/subdivisions");
+        boolean typed = reader.object().hasAttribute(group, "dataType");
+        String type = typed ? reader.string().getAttr(group, "dataType") : "-";
         System.out.printf("%s %s %s %s%n", path, type, flat(Arrays.deepToString(resolutions)),
             flat(Arrays.deepToString(subdivisions)));
         for (int level = 0; level < (only < 0 ? resolutions.length : 1); level++) {
-            String cells = String.format("t%05d/s%02d/%d/cells", 0, 0, level);
+            String cells = String.format("t%05d/%s/%d/cells", 0, group, level);
             HDF5DataSetInformation about = reader.getDataSetInformation(cells);
             long[] shape = about.getDimensions();
             int[] chunk = about.tryGetChunkSizes();

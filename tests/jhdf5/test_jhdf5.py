@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 from direct_files import CASES, make_case, write
 
+from amst_hpc.bdv.channels import write_master
 from amst_hpc.bdv.direct import DirectFile, create_file
 from amst_hpc.bdv.file import cells, make_target
+from amst_hpc.bdv.metadata import Channel
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.config import Output
 from amst_hpc.geometry import make_layout
@@ -47,6 +49,17 @@ def words(values):
     return str(values).replace(" ", "")
 
 
+def facts(target, volume):
+    """What is expected of each level: as h5py reads it, and as it was made."""
+    lines = []
+    with h5py.File(target.path) as file:
+        for k, level in enumerate(pyramid(volume, target.layout)):
+            np.testing.assert_array_equal(file[cells(k)][:].view(volume.dtype), level)
+            shape, chunk = (words(list(s)) for s in (level.shape, file[cells(k)].chunks))
+            lines.append([cells(k), shape, chunk, str(level.itemsize), digest(level)])
+    return lines
+
+
 @pytest.mark.parametrize(
     ("jar", "cases"),
     [
@@ -65,11 +78,28 @@ def test_every_level_is_read_as_by_h5py(read_levels, tmp_path, jar, cases):
             tables = [words(file["s00"][t][:].tolist()) for t in ("resolutions", "subdivisions")]
             kind = "-" if target.legacy else volume.dtype.name
             expected.append([str(target.path), kind, *tables])
-            for k, level in enumerate(pyramid(volume, target.layout)):
-                np.testing.assert_array_equal(file[cells(k)][:].view(volume.dtype), level)
-                shape, chunk = (words(list(s)) for s in (level.shape, file[cells(k)].chunks))
-                expected.append([cells(k), shape, chunk, str(level.itemsize), digest(level)])
+        expected += facts(target, volume)
     assert read_levels(jar, *(line[0] for line in expected if len(line) == 4)) == expected
+
+
+def test_two_stacks_of_one_xml_are_read_as_by_h5py(read_levels, tmp_path):
+    """What an XML of two stacks names: links to files of other dtypes, one in another folder."""
+    (tmp_path / "other").mkdir()
+    places = {"uint8": tmp_path / "out.h5", "anisotropic": tmp_path / "other" / "esb.h5"}
+    levels = []
+    for setup, (case, path) in enumerate(places.items()):
+        target, volume = make_case(path, case)
+        create_file(target)
+        write(target, volume)
+        levels += [
+            [f"t00000/s{setup:02d}/{line[0][-7:]}", *line[1:]] for line in facts(target, volume)
+        ]
+    write_master(places["uint8"], [Channel(places["anisotropic"], 1, "ESB", (0, 1))])
+    master = tmp_path / "out.setups.h5"
+    read = read_levels("bioformats_package.jar", master, f"{master}#1")
+    heads = [line for line in read if len(line) == 4]
+    assert [head[:2] for head in heads] == [[str(master), "uint8"], [str(master), "uint16"]]
+    assert [line for line in read if len(line) == 5] == levels
 
 
 def test_the_last_of_17_million_chunks(read_levels, tmp_path):

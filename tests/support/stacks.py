@@ -46,8 +46,15 @@ def read_cells(out: Path, level: int = 0) -> np.ndarray:
 
 
 def error_px(truth: Path, out: Path, shape: tuple[int, int] = SHAPE) -> float:
-    """The residual of a run against the truth.json of its stack."""
-    return residual(transforms(out), json.loads((truth / "truth.json").read_text())["raw"], shape)
+    """The residual of a run against the truth.json of its stack; shape : (y, x) of raw.
+
+    Where the run has a canvas of its own, its pixel (0, 0) is the pixel `offset_xy` of raw.
+    """
+    facts = json.loads((out.with_suffix(".amst") / "run.json").read_text())
+    back = np.eye(3)
+    back[:2, 2] = -np.array(facts.get("canvas", {}).get("offset_xy", (0, 0)))
+    found = [None if m is None else (np.array(m) @ back).tolist() for m in transforms(out)]
+    return residual(found, json.loads((truth / "truth.json").read_text())["raw"], shape)
 
 
 def resampled(image, matrix, shape):

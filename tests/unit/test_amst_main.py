@@ -20,8 +20,9 @@ from amst_hpc.api import (
     default_elastix_params,
     optimized_elastix_params,
 )
-from amst_hpc.config import InputError, load_config
+from amst_hpc.config import InputError
 from amst_hpc.registration.elastix import elastix_parameters
+from amst_hpc.settings import load_config
 
 FEW = slice(8, 11)
 QUICK = {**optimized_elastix_params(), "MaximumNumberOfIterations": 20}
@@ -110,6 +111,18 @@ def test_every_parameter_that_is_a_setting_becomes_it(asked):
     assert asked(n_workers=3)[1] == 3
     assert asked(raw_pattern="a*.tif")[2][1] == "raw/a*.tif"
     assert asked(pre_pattern="b*.tif")[2][2] == "pre/b*.tif"
+
+
+@pytest.mark.parametrize("nothing", [None, ""])
+def test_without_a_pre_alignment_there_is_raw_alone(monkeypatch, tmp_path, nothing):
+    called = []
+    monkeypatch.setattr(amst_main, "launch", lambda ranks, words: called.append(words) or 0)
+    for z in range(5):
+        (tmp_path / f"{z}.tif").touch()
+    amst_align(tmp_path, nothing, "out", compute_range=slice(1, -1))
+    ((_, raw, out, *options),) = called
+    assert (raw, out) == (f"{tmp_path}/*.tif", "out")
+    assert options[-3:] == ["--range", "1:4", "--prealign"]
 
 
 def test_parameters_that_no_longer_do_anything_are_accepted(asked):

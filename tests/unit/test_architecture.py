@@ -19,7 +19,9 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "cli",
     "api",
     "amst_main",
+    "apply",
     "pipeline",
+    "outcome",
     "passes",
     "cluster",
     "preflight",
@@ -28,14 +30,17 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
     "registration",
     "synthetic",
     "images",
+    "ome_zarr",
     "bdv",
     "opencl",
     "parallel",
     "overrides",
     "pair_result",
+    "placement",
     "slice_result",
     "software",
     "geometry",
+    "settings",
     "config",
     "elastix_defaults",
     "correlation",
@@ -48,9 +53,11 @@ ROOMS = [  # top down: a room imports from those below it, and from its own modu
 PURE = {
     "overrides",
     "pair_result",
+    "placement",
     "slice_result",
     "software",
     "geometry",
+    "settings",
     "config",
     "elastix_defaults",
     "correlation",
@@ -71,11 +78,12 @@ HOMES = {
     "rich": "job",
     "silx": "opencl",
     "skimage": "registration",
+    "tensorstore": "ome_zarr",
     "tifffile": "images",
     "typer": "cli",
     "vigra": "registration",
 }
-LAZY = {"itk", "matplotlib", "mpi4py", "pyelastix", "pyopencl", "silx", "vigra"}
+LAZY = {"itk", "matplotlib", "mpi4py", "pyelastix", "pyopencl", "silx", "tensorstore", "vigra"}
 
 LONGEST_FILE, LONGEST_FUNCTION, MOST_ARGUMENTS = 400, 40, 5
 # every option of a command, and every key of the original's interface, is an argument

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from amst_hpc.averaging import average_down, average_line, downsample, shrink
+from amst_hpc.averaging import (
+    average_down,
+    average_line,
+    downsample,
+    downsample_labels,
+    shrink,
+)
 
 SHAPE = (13, 70, 75)
 
@@ -67,3 +73,18 @@ def test_downsampling_rounds_half_up_and_replicates_the_edge(dtype, factors, fil
 
 def test_half_is_rounded_up():
     assert downsample(np.array([[[0, 1]]], np.uint8), (1, 1, 2)).item() == 1
+
+
+@pytest.mark.parametrize("factors", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (4, 3, 2), (8, 8, 8)])
+def test_the_most_frequent_label_stands_for_its_block(factors):
+    """Against counting in plain Python; of several the first one met."""
+    labels = np.array([0, 7, 300, 65535], np.uint16)
+    block = np.random.default_rng(1).choice(labels, (5, 13, 11), p=[0.4, 0.3, 0.2, 0.1])
+    found = downsample_labels(block, factors)
+    missing = [(0, -n % f) for n, f in zip(block.shape, factors, strict=True)]
+    padded = np.pad(block, missing, mode="edge")
+    assert found.dtype == block.dtype
+    for place in np.ndindex(*found.shape):
+        part = tuple(slice(i * f, i * f + f) for i, f in zip(place, factors, strict=True))
+        values = padded[part].ravel().tolist()
+        assert found[place] == max(dict.fromkeys(values), key=values.count)

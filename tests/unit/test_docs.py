@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import tifffile
 from jobs import environment
 from launch import find_mpirun
 
@@ -60,7 +61,7 @@ for words, target in json.load(sys.stdin):
 print("\\n" + json.dumps(told))
 """
 TO_BE_MADE = {  # by who follows a recipe
-    "amst_hpc/images/zarr.py",
+    "amst_hpc/images/mrc.py",
     "amst_hpc/registration/mine.py",
     "amst_hpc/passes/write_mine.py",
 }
@@ -249,7 +250,7 @@ def test_blocks_can_be_read(block, tmp_path):
 
 
 def test_the_recipe_of_an_image_format_has_all_of_a_stack():
-    recipe = next(b for b in blocks("CONTRIBUTING.md", "python") if "class ZarrStack" in b.text)
+    recipe = next(b for b in blocks("CONTRIBUTING.md", "python") if "class MrcStack" in b.text)
     members = {name for name in vars(Stack) if not name.startswith("_")}
     members |= set(Stack.__annotations__)
     for name in members:
@@ -336,11 +337,17 @@ def check(line: str, code: int, output: str) -> None:
 
 @pytest.fixture(scope="module")
 def stacks(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """RAW and PREALIGNED, and the tables that the how-to shows."""
+    """RAW and PREALIGNED, other stacks of the same slices, and the tables that the how-to shows."""
     folder = tmp_path_factory.mktemp("pages")
     make_demo(folder, 12, 96)
     for name in ("raw", "prealigned"):
         (folder / name).rename(folder / name.upper())
+    for name in ("ESB", "LABELS"):
+        shutil.copytree(folder / "RAW", folder / name)
+    (folder / "FULL").mkdir()
+    for path in (folder / "RAW").iterdir():
+        image = tifffile.imread(path).repeat(2, 0).repeat(2, 1)
+        tifffile.imwrite(folder / "FULL" / path.name, image)
     (manifest,) = (b for b in blocks("docs/howto.md", "text") if b.text.startswith("raw\t"))
     (folder / "stacks.tsv").write_text(manifest.text)
     (table,) = (b for b in blocks("docs/howto.md", "text") if b.text.startswith("slice,action"))
@@ -369,16 +376,20 @@ def test_command_lines_run_as_they_stand(page, folder):
 
 
 def test_the_files_of_a_run_look_as_the_design_page_shows(folder):
-    run_together(["amst-hpc align RAW PREALIGNED OUT.h5"], folder)
+    made = ["RAW PREALIGNED OUT.h5", "RAW ALONE.h5 --prealign"]
+    run_together([f"amst-hpc align {stacks}" for stacks in made], folder)
     texts = [block.text for block in blocks("docs/design.md", "text")]
     run = folder / "OUT.amst"
     (shown,) = (text for text in texts if text.startswith("index,"))
     assert shown.splitlines()[0] == (run / "slices.csv").read_text().splitlines()[0]
     lines = [line for text in texts for line in text.splitlines() if '{"kind"' in line]
     examples = {found["kind"]: found for line in lines if (found := decode(f"{line}\n".encode()))}
-    assert len(examples) == len(lines) == 6
-    for record in records(run / "journal", "*.log"):
-        assert record.keys() <= examples[record["kind"]].keys(), record
+    assert len(examples) == len(lines) == 7
+    alone = folder / "ALONE.amst" / "journal"
+    assert {r["kind"] for r in records(alone, "*.prealign.log")} == {"seen", "pair"}
+    for journal in (run / "journal", alone):
+        for record in records(journal, "*.log"):
+            assert record.keys() <= examples[record["kind"]].keys(), record
     (outline,) = blocks("docs/design.md", "json")
     began = json.loads((run / "journal" / "fingerprint.json").read_text())
     shown = json.loads(outline.text)

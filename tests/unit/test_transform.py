@@ -14,6 +14,7 @@ from amst_hpc.transform import (
     displacement,
     is_whole_shift,
     resample,
+    resample_nearest,
     scaled,
     shift_whole,
     translation,
@@ -112,3 +113,29 @@ def test_outside_is_zero():
     assert (out[:, 25:] == 0).all()
     assert (out[29:] == 0).all()
     assert (out[:29, :24] == 100).all()
+
+
+@given(matrices)
+def test_the_nearest_pixel_is_one_of_the_image(m):
+    labels = np.array([1, 9, 200], np.uint8)
+    image = np.random.default_rng(0).choice(labels, (40, 50))
+    found = resample_nearest(image, m, (45, 44))
+    assert found.dtype == np.uint8
+    y, x = np.mgrid[:45, :44]
+    column, row = (m[i, 0] * x + m[i, 1] * y + m[i, 2] for i in (0, 1))
+    inside = (row >= 0) & (row <= 39) & (column >= 0) & (column <= 49)
+    edge = 1e-6
+    outside = (row < -edge) | (row > 39 + edge) | (column < -edge) | (column > 49 + edge)
+    assert not found[outside].any()
+    away = np.minimum(np.abs(row % 1 - 0.5), np.abs(column % 1 - 0.5)) > 1e-6  # of a tie
+    sure = inside & away
+    rows, columns = np.rint(row).astype(int), np.rint(column).astype(int)
+    np.testing.assert_array_equal(found[sure], image[rows[sure], columns[sure]])
+
+
+def test_labels_are_shifted_as_they_are():
+    image = np.random.default_rng(0).integers(0, 65536, (30, 31), np.uint16)
+    shift = translation(3, -2)
+    np.testing.assert_array_equal(
+        resample_nearest(image, shift, (33, 34)), shift_whole(image, 3, -2, (33, 34))
+    )

@@ -2,7 +2,7 @@
 
 import pytest
 from jobs import FAST, XCORR, call, finished, transforms
-from spoilt import SLICES, broken, linked, nothing_written, refused_at_once
+from spoilt import SLICES, broken, linked, nothing_written, refused, refused_at_once
 from stacks import inputs
 
 
@@ -40,7 +40,7 @@ def test_bad_slices_end_the_job_before_it_begins(tissue, tmp_path, kind):
         (["--range", "²:4"], "--range ²:4: expected A:B"),
         (["--set", "refine.elastix.Foo=1"], "refine.elastix.Foo: no parameter of elastix"),
         (["--set", "refine.elastix.Metric=Nonsense"], "elastix registers nothing with this Metric"),
-        (["--output-format", "zarr"], "output.format = 'zarr': expected bdv or tif"),
+        (["--output-format", "zarr"], "output.format = 'zarr': expected bdv, ome-zarr or tif"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )
@@ -48,6 +48,34 @@ def test_bad_options_end_the_job_before_it_begins(
     opencl_ready, tissue, tmp_path, options, expected
 ):
     refuse(linked(tissue, tmp_path), expected, *options)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["raw", "pre", "out.h5", "--prealign"], "raw pre out.h5: too many .* RAW OUT.h5 with --p"),
+        (
+            ["raw", "out.h5"],
+            "raw out.h5: PREALIGNED or OUT.h5 is missing; .*, or --prealign, which",
+        ),
+        (["raw", "", "out.h5"], "raw out.h5: PREALIGNED or OUT.h5 is missing"),
+        (["raw", "--prealign"], "raw: OUT.h5 is missing; expected RAW OUT.h5 with --prealign"),
+        (["raw", "pre", "out.h5", "--crop"], "--crop: expected with --prealign alone"),
+        (["raw", "pre", "out.h5", "--canvas", "raw"], "--canvas raw: expected with --prealign"),
+        (["raw", "out.h5", "--prealign", "--crop", "--canvas", "raw"], "--crop and --canvas raw: "),
+        (
+            ["raw", "out.h5", "--prealign", "--canvas", "big"],
+            "prealign.canvas = 'big': expected gr",
+        ),
+        (["raw", "raw/out.h5", "--prealign"], "raw/out.h5: is RAW raw or inside it"),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) else "",
+)
+def test_raw_alone_has_two_names(tissue, tmp_path, monkeypatch, words, expected):
+    monkeypatch.chdir(linked(tissue, tmp_path))
+    with nothing_written(tmp_path):
+        ended = call("align", *words, *FAST)
+    refused(ended, expected)
 
 
 def test_bad_destinations_end_the_job_before_it_begins(tissue, tmp_path):

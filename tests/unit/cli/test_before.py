@@ -3,7 +3,8 @@
 from jobs import call, finished
 from spoilt import refused
 
-from amst_hpc.config import Config, load_config
+from amst_hpc.config import Config
+from amst_hpc.settings import load_config
 
 
 def test_config_prints_the_defaults_and_what_changes_them(tmp_path):

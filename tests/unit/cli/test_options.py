@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from amst_hpc.cli.options import errors, output_file, parse_area, parse_block, parse_range
+from amst_hpc.cli.options import (
+    errors,
+    name_canvas,
+    name_stacks,
+    output_file,
+    parse_area,
+    parse_block,
+    parse_range,
+)
 from amst_hpc.config import InputError
 
 
@@ -44,6 +52,23 @@ def test_a_bad_block_is_named(text):
 def test_a_bad_area_is_named(text):
     with pytest.raises(InputError, match=rf"--area {text}: expected Y0:Y1,X0:X1"):
         parse_area(text)
+
+
+def test_names_of_stacks_stand_in_their_places():
+    three = ("RAW", "PREALIGNED", "OUT.h5")
+    assert name_stacks(["r", "p", "o"], three, prealign=False) == ["r", "p", "o"]
+    assert name_stacks(["r", "o", None], three, prealign=True) == ["r", "", "o"]
+    assert name_stacks(["r", None], three[:2], prealign=True) == ["r", ""]
+    with pytest.raises(InputError, match=r"^r: PREALIGNED is missing; expected RAW PREALIGNED, or"):
+        name_stacks(["r", None], three[:2], prealign=False)
+    with pytest.raises(InputError, match=r"^r p o x: too many names"):
+        name_stacks(["r", "p", "o", "x"], three, prealign=False)
+
+
+def test_the_canvas_is_that_of_the_short_option():
+    assert name_canvas(True, True, None) == "crop"
+    assert name_canvas(True, False, "raw") == "raw"
+    assert name_canvas(True, False, None) is name_canvas(False, False, None) is None
 
 
 def test_an_output_is_named_by_either_of_its_files():

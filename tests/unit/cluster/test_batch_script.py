@@ -26,6 +26,21 @@ def test_the_files_in_slurm_are_what_submit_writes(name: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.parametrize("kind", ["align", "blocks"])
+@pytest.mark.parametrize("given", ["", "my pre"])
+def test_without_prealigned_the_step_is_told_so(tmp_path: Path, kind: str, given: str) -> None:
+    """The words of the step, as the shell hands them over."""
+    (tmp_path / "step").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {tmp_path}/words\n')
+    (tmp_path / "step").chmod(0o755)
+    text = re.sub(r"(?m)^MPI=.*$", "MPI=()", examples()[f"{kind}.sbatch"])
+    text = re.sub(r"(?m)^AMST=.*$", f'AMST=("{tmp_path}/step")', text)
+    text = re.sub(r"(?m)^PREALIGNED=''", f"PREALIGNED='{given}'", text)
+    known = os.environ | {"SLURM_ARRAY_TASK_ID": "1"}
+    subprocess.run(["bash", "-c", text], env=known, check=True, capture_output=True)
+    words = (tmp_path / "words").read_text().splitlines()
+    assert words[:4] == ["align", "raw", given or "--prealign", "aligned.h5"]
+
+
 def test_arrays_hold_everything_once() -> None:
     assert [list(span) for span in spans(5, 2)] == [[0, 1], [2, 3], [4]]
 

@@ -14,8 +14,9 @@ from mpi4py import MPI
 from amst_hpc import pipeline
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.status import show
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.pairing import Job
+from amst_hpc.settings import load_config
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import translation
 

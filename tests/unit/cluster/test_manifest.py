@@ -54,6 +54,19 @@ def test_tables_as_spreadsheets_write_them(
     assert entry.settings(None, []).template.radius == 5
 
 
+@pytest.mark.parametrize("text", [HEADER + "raw\t\tout.h5\t5\n", "raw\toutput\nraw\tout.h5\n"])
+def test_without_a_pre_alignment_there_is_raw_alone(folder: Path, text: str) -> None:
+    entries = read_manifest(manifest(folder, text))
+    (entry,), copy = entries, folder / "copy.tsv"
+    assert entry.prealigned == ""
+    assert entry.job().prealign
+    write_manifest(copy, entries)
+    assert read_manifest(copy)[0].job() == entry.job()
+    faults, (found,) = check_entries(entries, None, [])
+    assert not faults
+    assert (found.depth, found.shape) == (3, (8, 9))
+
+
 def test_it_reads_back_what_it_writes(folder: Path) -> None:
     entries = read_manifest(manifest(folder, HEADER + "raw\tpre\tout.h5\t5\n"))
     copy = folder / "deep" / "copy.tsv"
@@ -70,7 +83,7 @@ def test_it_reads_back_what_it_writes(folder: Path) -> None:
         ("", "expected a header line"),
         ("raw\tprealigned\na\tb\n", "the header has no column output"),
         ("raw\tprealigned\toutput\tradius\na\tb\tc\td\n", "column 'radius'"),
-        (HEADER + "raw\t\tout.h5\t\n", "line 2: prealigned is empty"),
+        (HEADER + "\tpre\tout.h5\t\n", "line 2: raw is empty"),
         (HEADER + "raw\tpre\tout.h5\t1\t2\n", "line 2: 5 cells, expected 4"),
         (HEADER + "raw\tpre\t" + "o" * 200_000 + "\t\n", "expected a table .field larger than"),
     ],

@@ -110,6 +110,25 @@ def test_what_a_block_registers_of_the_next_one_counts_when_that_begins(out: Pat
     assert read_status(out).registered == 9
 
 
+def test_raw_alone_is_compared_before_it_is_registered(out: Path) -> None:
+    pairs = [{"kind": "pair", "z": z, "k": k} for z in (2, 3, 4) for k in (1, 2, 4)]
+    log(out, "0001-00000.prealign", *pairs, {"kind": "start", "z": 9})
+    found = read_status(out)
+    assert (found.compared, found.registered) == (3, 0)
+    text = table([found], "out.h5", 160)
+    assert "compared" in text
+    assert "3/10" in text
+    (out.with_suffix(".amst") / "placed").touch()
+    assert read_status(out).compared == 10
+
+
+def test_where_there_is_a_pre_alignment_nothing_is_compared(out: Path) -> None:
+    log(out, "0001-00000.register", *slices(2, 3))
+    found = read_status(out)
+    assert found.compared is None
+    assert "compared" not in table([found], "out.h5", 160)
+
+
 def test_a_job_that_stopped_in_good_order(out: Path) -> None:
     log(out, "0001-00000.register", *slices(2, 3))
     assert read_status(out).state == "stopped"
@@ -179,10 +198,13 @@ def test_useless_tries_end_a_job_that_slurm_starts_again(
     refuse_fruitless_restart(out)
 
 
-def test_a_try_that_registered_pairs_was_of_use(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("work", ["pair", "prealign"])
+def test_a_try_that_compared_slices_was_of_use(
+    out: Path, monkeypatch: pytest.MonkeyPatch, work: str
+) -> None:
     monkeypatch.setenv("SLURM_RESTART_COUNT", "3")
     for attempt in (1, 2, 3):
-        log(out, f"000{attempt}-00000.pair", {"kind": "pair", "z": attempt, "k": 1})
+        log(out, f"000{attempt}-00000.{work}", {"kind": "pair", "z": attempt, "k": 1})
     refuse_fruitless_restart(out)
 
 

@@ -9,9 +9,10 @@ import tifffile
 from amst_hpc.cluster import slurm
 from amst_hpc.cluster.site import Site
 from amst_hpc.cluster.submit import Order, plan_manifest, plan_stack, send_plan, size_job
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.pairing import Job
 from amst_hpc.preflight.estimate import estimate
+from amst_hpc.settings import load_config
 
 
 @pytest.fixture
@@ -178,6 +179,28 @@ def test_a_merge_follows_each_array_of_blocks(folder: Path, sent: list[tuple[str
     assert sent == [*chain, ("blocks.sbatch", "afterok:102"), ("merge.sbatch", "afterok:103")]
     with pytest.raises(InputError, match="41 blocks: expected 1 to 40"):
         plan_stack(Job("raw", "pre", Path("out.h5")), Order(Site()), 41)
+
+
+def test_raw_alone_in_blocks_is_compared_and_placed_first(
+    folder: Path, sent: list[tuple[str, str]]
+) -> None:
+    plan = plan_stack(Job("raw", "", Path("out.h5")), Order(Site()), 4)
+    assert "raw alone, without PREALIGNED (--prealign): out.h5" in plan.reasons
+    text = plan.scripts[0].text
+    assert "\nPREALIGNED=''\n" in text
+    assert 'align "$RAW" "${PREALIGNED:---prealign}" "$OUT" --block' in text
+    send_plan(plan)
+    assert [name for name, _ in sent] == ["blocks.sbatch", "merge.sbatch"] * 3
+    assert [waits for _, waits in sent] == ["", *(f"afterok:{101 + n}" for n in range(5))]
+
+
+def test_stacks_of_raw_alone_in_a_manifest_are_named(folder: Path) -> None:
+    """A cell may have been forgotten."""
+    manifest = folder / "stacks.tsv"
+    assert "raw alone" not in plan_manifest(manifest, Order(Site())).show()
+    manifest.write_text(manifest.read_text().replace("raw\tpre\tout3", "raw\t\tout3"))
+    plan = plan_manifest(manifest, Order(Site()))
+    assert "# raw alone, without PREALIGNED (--prealign): out3.h5\n" in plan.show()
 
 
 def test_large_manifests_are_split_and_throttled_together(

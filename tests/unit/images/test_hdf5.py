@@ -10,7 +10,7 @@ from series import check, refused
 from amst_hpc.bdv import reading
 from amst_hpc.bdv.metadata import write_xml
 from amst_hpc.config import InputError
-from amst_hpc.images import hdf5
+from amst_hpc.images import chunked
 from amst_hpc.images.opening import open_stack
 
 
@@ -28,6 +28,44 @@ def test_bigdataviewer_h5_and_xml(tmp_path, volume):
     check(path, volume)
     write_xml(tmp_path / "stack.xml", path, ())
     check(tmp_path / "stack.xml", volume)
+
+
+def test_voxel_size_of_a_view_is_that_of_its_setup(tmp_path):
+    path = tmp_path / "stack.h5"
+    with h5py.File(path, "w") as file:
+        for name in ("s00/0", "s00/1", "s01/0"):
+            file[f"t00000/{name}/cells"] = np.zeros((2, 4, 4), np.uint8)
+    write_xml(tmp_path / "stack.xml", path, (8, 5, 4))
+    text = (tmp_path / "stack.xml").read_text()
+    setup = text[text.index("<ViewSetup>") : text.index("</ViewSetup>") + len("</ViewSetup>")]
+    other = setup.replace("<id>0", "<id>1", 1).replace("<size>4.0 5.0 8.0", "<size>1 2 3")
+    other = other.replace("<unit>nm", "<unit>µm")
+    (tmp_path / "other.xml").write_text(text.replace(setup, setup + other))
+
+    def size(source):
+        return open_stack(str(tmp_path / source), "RAW").header(0).voxel_size
+
+    assert size("other.xml:setup=1").nm == (3000, 2000, 1000)
+    assert size("other.xml:setup=0").nm == (8, 5, 4)
+    assert size("other.xml:setup=0").source == "BigDataViewer XML"
+    assert size("stack.h5:/t00000/s00/0/cells").nm == (8, 5, 4)
+    assert size("stack.h5:/t00000/s00/1/cells").nm == (), "of another level nothing is said"
+    (tmp_path / "stack.xml").write_text(text.replace("stack.h5", "another.h5"))
+    assert size("stack.h5:/t00000/s00/0/cells").nm == (), "the XML is that of another file"
+    write_xml(tmp_path / "stack.xml", path, ())
+    assert size("stack.h5:/t00000/s00/0/cells").nm == (), "pixels"
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [([0.008, 0.005, 0.004], (8, 5, 4)), ([1, 1], ()), ("large", ())]
+)
+def test_voxel_size_of_a_dataset_is_its_attribute(tmp_path, size, expected):
+    with h5py.File(tmp_path / "stack.h5", "w") as file:
+        file["data"] = np.zeros((2, 4, 4), np.uint8)
+        file["data"].attrs["element_size_um"] = size
+    found = open_stack(f"{tmp_path}/stack.h5:/data", "RAW").header(0).voxel_size
+    assert found.nm == expected
+    assert found.source == ("element_size_um" if expected else "")
 
 
 def test_legacy_bigdataviewer_bits_are_uint16(tmp_path):
@@ -123,7 +161,7 @@ def test_a_row_of_chunks_is_decoded_once(deep, blocks):
     source, volume = deep
     stack = check(source, volume)
     assert blocks == [(0, 8), (8, 8), (16, 7)]
-    assert stack.block_bytes == hdf5.block_bytes(stack) == 8 * 20 * 30
+    assert stack.block_bytes == chunked.block_bytes(stack) == 8 * 20 * 30
     held = stack.read(17)
     np.testing.assert_array_equal(stack.read(3), volume[3])
     np.testing.assert_array_equal(held, volume[17])
@@ -131,7 +169,7 @@ def test_a_row_of_chunks_is_decoded_once(deep, blocks):
 
 
 def test_of_large_slices_as_many_are_kept_as_fit(deep, blocks, monkeypatch):
-    monkeypatch.setattr(hdf5, "BLOCK_BYTES", 3 * 20 * 30)
+    monkeypatch.setattr(chunked, "BLOCK_BYTES", 3 * 20 * 30)
     source, volume = deep
     stack = check(source, volume)
     assert stack.block_bytes == 3 * 20 * 30
@@ -139,7 +177,7 @@ def test_of_large_slices_as_many_are_kept_as_fit(deep, blocks, monkeypatch):
 
 
 def test_little_memory_is_not_filled(deep, blocks, monkeypatch):
-    monkeypatch.setattr(hdf5, "memory_per_rank", lambda _: 8 * 20 * 30)
+    monkeypatch.setattr(chunked, "memory_per_rank", lambda _: 8 * 20 * 30)
     source, volume = deep
     assert check(source, volume).block_bytes == 20 * 30
 

@@ -10,8 +10,9 @@ from mpi4py import MPI
 from stacks import SHAPE, inputs, read_stack
 
 from amst_hpc.bdv.metadata import write_xml
-from amst_hpc.config import Config, InputError, load_config
+from amst_hpc.config import Config, InputError
 from amst_hpc.images.pairing import Job, open_inputs, prepare_preview
+from amst_hpc.settings import load_config
 
 
 @pytest.fixture

@@ -25,6 +25,32 @@ def test_good_stacks_are_described_with_what_the_job_needs(tissue):
     assert disk == "disk: up to 0.00 GB"
 
 
+def test_raw_alone_is_described_without_a_second_stack(tissue):
+    with nothing_written(tissue):
+        ended = call("check", tissue / "raw", "--prealign")
+    raw, canvas, time, memory, disk = finished(ended).stdout.splitlines()
+    assert raw == f"RAW {tissue}/raw: 24 slices of 144 x 160 px (y, x), uint8"
+    assert canvas.startswith("canvas: grows with the motion of raw")
+    both = finished(check(tissue)).stdout.splitlines()[2:]
+    assert time != both[0]
+    assert [memory, disk] == both[1:]
+    given = finished(call("check", tissue / "raw", "--prealign", "--set", "prealign.canvas=raw"))
+    assert len(given.stdout.splitlines()) == 4
+    refused(call("check", tissue / "raw"), "PREALIGNED is missing; expected RAW PREALIGNED, or")
+    refused(call("check", *inputs(tissue), "--prealign"), "too many names; expected RAW with --p")
+
+
+def test_each_fault_of_raw_alone_is_said_once(tissue, tmp_path):
+    broken(tissue, tmp_path, "raw", cut)
+    (tmp_path / "raw" / "slice_00011.tif").unlink()
+    tifffile.imwrite(tmp_path / "raw" / "slice_00003.tif", GREY)
+    ended = call("check", tmp_path / "raw", "--prealign")
+    refused(ended, "RAW .*slice_00007.tif: cut short")
+    assert "RAW: numbers after slice_00010.tif: 1 missing" in ended.stdout
+    assert "RAW: 1 black or constant slices: slice_00003.tif" in ended.stdout
+    assert "PREALIGNED" not in ended.stdout
+
+
 def test_gaps_and_black_slices_are_named_and_no_fault(tissue, tmp_path):
     broken(tissue, tmp_path, "raw", save(GREY))
     for part in ("raw", "pre"):

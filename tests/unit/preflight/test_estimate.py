@@ -1,12 +1,15 @@
 """The need of a job grows with its pixels, and says in which units."""
 
-from amst_hpc.config import Config, load_config
+from amst_hpc.config import Config
 from amst_hpc.preflight.estimate import (
     LIBRARIES_BYTES,
     PAIR_SECONDS,
+    PREALIGN_PART,
     REGISTER_SECONDS,
     estimate,
+    with_prealignment,
 )
+from amst_hpc.settings import load_config
 
 
 def test_small_slices_take_the_least_time():
@@ -32,6 +35,14 @@ def test_without_neighbours_there_are_neither_pairs_nor_filters():
         for value in ("true", "false")
     )
     assert one.seconds - no_pairs.seconds > 100 * PAIR_SECONDS[0]
+
+
+def test_raw_alone_takes_a_part_of_the_time_of_pairs_more():
+    need = estimate(100, (100, 100), "uint8", Config())
+    more = with_prealignment(need, (100, 100))
+    part = 100 * PREALIGN_PART * PAIR_SECONDS[0]
+    assert part < more.seconds - need.seconds < 1.1 * part
+    assert more.rank_bytes == need.rank_bytes
 
 
 def test_a_wider_template_needs_memory():

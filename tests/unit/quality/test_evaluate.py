@@ -2,10 +2,12 @@
 
 import json
 
+import h5py
 import numpy as np
 import pytest
 from shifted import Alone, moved, save, texture
 
+from amst_hpc.bdv.metadata import write_xml
 from amst_hpc.cli.options import parse_area, parse_voxel_size
 from amst_hpc.config import InputError
 from amst_hpc.quality.evaluate import EvaluationOptions, evaluate, grid_areas
@@ -42,12 +44,11 @@ def test_margins_of_any_constant_are_black(tmp_path):
 
 
 def test_voxel_size_of_a_bigdataviewer_file_is_found(tmp_path):
-    source = save(tmp_path / "s", [texture()] * 3)
-    (tmp_path / "s.xml").write_text(
-        "<SpimData><voxelSize><unit>µm</unit><size>0.004 0.005 0.008</size></voxelSize></SpimData>"
-    )
-    (found,) = evaluate(EvaluationOptions((source,)), Alone())
-    assert found.voxel_size_nm == pytest.approx((8, 5, 4))
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file["t00000/s00/0/cells"] = np.array([texture()] * 3).astype(np.uint8)
+    write_xml(tmp_path / "s.xml", tmp_path / "s.h5", (8, 5, 4))
+    (found,) = evaluate(EvaluationOptions((str(tmp_path / "s.h5"),)), Alone())
+    assert found.voxel_size_nm == (8, 5, 4)
 
 
 def test_grid_stays_inside_the_slice_and_takes_the_given_area():

@@ -10,12 +10,14 @@ import pytest
 from matrices import invert
 from report import make_run
 
-from amst_hpc.config import InputError, from_tree, to_toml
+from amst_hpc.config import InputError
 from amst_hpc.job.journal import decode, encode
 from amst_hpc.quality import report
+from amst_hpc.quality.plots import draw_steps
 from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
 from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, look_at, read_thumbnails
+from amst_hpc.settings import from_tree, to_toml
 from amst_hpc.transform import compose, translation
 
 
@@ -39,6 +41,14 @@ def test_the_page_stands_alone(out):
     assert "url(" not in page
     assert "elastix: too few samples" in page
     assert re.search(r">50</td>\s*<td>slice_00050.tif", page)
+
+
+def test_steps_that_were_not_measured_are_not_drawn(out):
+    """Of slices too small to tell, that were only placed."""
+    found = findings(out)
+    still = replace(found.thumbnails["aligned"], y=np.full(100, np.nan), x=np.full(100, np.nan))
+    assert draw_steps(found) is not None
+    assert draw_steps(replace(found, thumbnails={"aligned": still})) is None
 
 
 def test_words_name_what_fell_back_and_how_steady_it_is(out):
@@ -74,6 +84,55 @@ def test_a_pair_that_is_far_off_the_stack_is_flagged_with_its_size(tmp_path):
     assert (flagged.z, flagged.k) == (wrong["z"], wrong["k"])
     assert flagged.residual == pytest.approx(7, abs=0.3)
     assert flagged.fault.startswith(f"{flagged.residual:.2f} px off, 0.")
+
+
+@pytest.mark.parametrize(
+    ("transform", "told"),
+    [("translation", "raw moved by whole pixels"), ("affine", "raw moved (affine)")],
+)
+def test_of_raw_alone_there_is_no_pre_aligned_stack(tmp_path, transform, told):
+    out = make_run(tmp_path, 12, 64, 1)
+    folder = out.with_suffix(".amst")
+    run = json.loads((folder / "run.json").read_text()) | {"prealigned": ""}
+    (folder / "run.json").write_text(json.dumps(run))
+    tree = {"prealign": {"transform": transform}, "neighbours": {"enabled": True}}
+    (folder / "config.toml").write_text(to_toml(from_tree(tree)))
+    found = findings(out)
+    assert list(found.stacks.values()) == ["raw", told, "aligned"]
+    text = " ".join(sentences(found))
+    assert f"{told} " in text
+    assert "pre-aligned" not in text
+    assert "pre-aligned: from raw alone" in report.write_report(out).read_text()
+
+
+def test_pairs_of_raw_alone_are_those_it_was_placed_by_in_the_frame_of_raw(tmp_path):
+    out = make_run(tmp_path, 40, 64, 1)
+    expected, folder = findings(out).pairs, out.with_suffix(".amst")
+    log = folder / "journal/0001-00000.pair.log"
+    far = decode(log.read_bytes().splitlines(keepends=True)[0]) | {"k": 4}  # leads over gaps alone
+    log.with_name("0001-00000.prealign.log").write_bytes(log.read_bytes() + encode(far))
+    log.unlink()
+    run = json.loads((folder / "run.json").read_text())
+    run |= {"prealigned": "", "raw_yx": run["shape_zyx"][1:], "canvas": {"offset_xy": [-9, 5]}}
+    (folder / "run.json").write_text(json.dumps(run))
+    moved = json.loads((folder / "transforms.json").read_text())
+    moved = [m and compose(np.array(m), translation(-9, 5)).tolist() for m in moved]
+    (folder / "transforms.json").write_text(json.dumps(moved))
+    pairs = findings(out).pairs
+    assert [(p.z, p.k, p.fault) for p in pairs] == [(p.z, p.k, p.fault) for p in expected if p.k]
+    off = [p.residual for p in expected if p.k]
+    np.testing.assert_allclose([p.residual for p in pairs], off, atol=1e-6)
+
+
+def test_placed_slices_are_not_said_to_be_registered(out):
+    found = findings(out)
+    slices = [
+        replace(s, status="placed" if s.status == "affine" else s.status) for s in found.slices
+    ]
+    text = " ".join(sentences(replace(found, slices=slices)))
+    assert "99 are placed by their raw neighbours, as was asked for" in text
+    assert "in full" not in text
+    assert "aligned" not in text.replace("pre-aligned", "")
 
 
 def test_a_run_without_neighbours_says_so(tmp_path):

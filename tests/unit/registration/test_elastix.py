@@ -9,12 +9,13 @@ import pytest
 from matrices import invert
 from scipy import ndimage
 
-from amst_hpc.config import InputError, Refine, load_config
+from amst_hpc.config import InputError, Refine
 from amst_hpc.registration.elastix import (
     elastix_parameters,
     make_refine,
     read_parameter_file,
 )
+from amst_hpc.settings import load_config
 from amst_hpc.slice_result import RegistrationError
 from amst_hpc.transform import about, compose, displacement, resample, translation
 

@@ -3,9 +3,10 @@
 import pytest
 
 from amst_hpc.amst_main import default_elastix_params, optimized_elastix_params
-from amst_hpc.config import InputError, Refine, load_config
+from amst_hpc.config import InputError, Refine
 from amst_hpc.registration import elastix_trial
 from amst_hpc.registration.elastix_trial import NAMES, try_elastix
+from amst_hpc.settings import load_config
 
 
 def tried(*changes, **options):

@@ -221,6 +221,6 @@ def test_30000_slices_take_seconds():
     _, results, pairs = stack(200)
     many = [replace(results[z % 200], z=z) for z in range(30000)]
     found = [replace(p, z=p.z + 200 * i) for i in range(150) for p in pairs]
-    began = time.monotonic()
+    began = time.process_time()
     solve(many, found, SHAPE)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20

@@ -25,9 +25,7 @@ def test_an_alignment_that_fails_ends_the_demo_with_its_code(started, tmp_path):
     assert demo.run_demo(tmp_path, 5) == (1, ["the alignment ended with exit code 1"])
     ((ranks, arguments),) = started
     assert ranks == 5
-    assert arguments[:4] == [
-        "align", f"{tmp_path}/raw", f"{tmp_path}/prealigned", f"{tmp_path}/aligned.h5"
-    ]  # fmt: skip
+    assert arguments[:4] == ["align", f"{tmp_path}/raw", f"{tmp_path}/aligned.h5", "--prealign"]
     assert len(list((tmp_path / "raw").iterdir())) == 3
 
 
