@@ -323,7 +323,7 @@ def move(placement: Placement, inputs: Inputs, config: Config, comm: Communicato
         (y, x), (left, top) = canvas.shape, canvas.offset
         log.info("canvas: %d x %d px (y, x), from (%d, %d) of raw on", y, x, top, left)
     moved = inputs.on(canvas)
-    if config.output.format == "bdv":
+    if config.output.format != "tif":
         on_all_ranks(comm, lambda: check_layer(moved, config.output))
     return moved
 
