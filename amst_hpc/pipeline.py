@@ -151,7 +151,7 @@ def settle(
     chosen = choose_transforms(hide(found, overrides), shape)
     results = chosen
     if inputs.canvas:
-        results = hold(chosen, inputs.canvas.placement, shape)
+        results = hold(chosen, inputs.canvas.placement, shape, config.template.radius)
     elif config.neighbours.enabled:
         results = solve(chosen, pairs, shape, config.drift.period)
     if not overrides:

@@ -22,6 +22,7 @@ STAGES = ("template", "read", "coarse", "refine")
 NAN = float("nan")
 BETWEEN = "; "  # in a cell of slices.csv that lists several
 OVERRIDE = "override: "  # how the reason of a slice begins that a person has decided about
+ASKED_FOR = ("affine", "placed")  # the status of a slice that did not fall back
 COLUMNS = (
     "index", "file", "status", "shift_x", "shift_y", "matches", "metric_before", "metric",
     *(f"seconds_{stage}" for stage in STAGES), "rank", "device", "reason",
@@ -103,7 +104,7 @@ class SliceResult:
     @property
     def fell_back(self) -> bool:
         """True on a lower rung than was asked for."""
-        return self.status not in ("affine", "placed") and not self.overridden
+        return self.status not in ASKED_FOR and not self.overridden
 
     def to_record(self) -> dict[str, Any]:
         """A line of the journal: what registration found, and the decision where there is one."""

@@ -19,7 +19,10 @@ from amst_hpc.cli.options import (
     ranks,
     settings,
 )
-from amst_hpc.config import FORMATS
+from amst_hpc.config import FORMATS, InputError
+
+OF_FILES = (".h5", ".hdf5", ".xml", ".n5", ".zarr", ".tif", ".tiff")
+"""Endings that no folder of slices is meant by."""
 
 
 def prealign(
@@ -56,9 +59,9 @@ def prealign(
         from amst_hpc.images.pairing import Job
         from amst_hpc.parallel.communicator import on_all_ranks
 
-        by_name = next((f for f, suffix in FORMATS.items() if suffix == out.suffix), "tif")
+        by_name = on_all_ranks(comm, lambda: output_format or find_format(out))
         options = {
-            "output.format": output_format or by_name,
+            "output.format": by_name,
             "coarse.device": device,
             "prealign.canvas": on_all_ranks(comm, lambda: name_canvas(True, crop, canvas)),
         }
@@ -67,3 +70,16 @@ def prealign(
         job = Job(raw, "", place, parse_range(range_), overwrite, placing=True)
         outcome = pipeline.align(job, loaded, comm)
     report_outcome(outcome, comm)
+
+
+def find_format(out: Path) -> str:
+    """The format that the ending of OUT says. Raises `InputError`."""
+    for kind, suffix in FORMATS.items():
+        if suffix and suffix == out.suffix:
+            return kind
+    if out.suffix.lower() in OF_FILES:
+        raise InputError(
+            f"OUT {out}: expected a folder for TIFF slices, OUT.h5 or OUT.zarr "
+            "(--output-format tif makes a folder of any name)"
+        )
+    return "tif"

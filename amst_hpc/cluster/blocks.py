@@ -64,6 +64,8 @@ def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks
         raise InputError("--range: expected none with blocks, which take the whole stack")
     if job.overwrite:
         raise InputError("--overwrite: expected none with blocks; remove OUT and its run folder")
+    if job.strict:
+        raise InputError("--strict: expected none with blocks, none of which knows the whole stack")
     if not 1 <= blocks <= inputs.depth:
         raise InputError(f"{blocks} blocks: expected 1 to {inputs.depth}, the slices there are")
     ranges = [[part.start, part.stop] for part in split(inputs.depth, blocks)]

@@ -28,7 +28,7 @@ from amst_hpc.job.progress import duration
 from amst_hpc.job.room import find_place, seal_path
 from amst_hpc.job.run_folder import beside, run_folder
 from amst_hpc.job.terminal import render_table
-from amst_hpc.slice_result import OVERRIDE
+from amst_hpc.slice_result import ASKED_FOR, OVERRIDE
 
 log = logging.getLogger(__name__)
 SILENT_SECONDS = 300.0
@@ -94,23 +94,31 @@ def read_status(out: Path) -> Status:
         return Status(
             out, "failed" if failure_reason(out) else "waiting", reason=failure_reason(out)
         )
-    start, stop = began["output"]["range"]
-    if "transforms" in began.get("parameters", {}):  # of another run: nothing is registered
-        state, why = _state(out, folder, began)
-        total = stop - start
-        written = total if state == "done" else min(total, _written(folder / "journal"))
-        return Status(out, state, total, total, written, reason=why)
-    kept = registered(folder / "journal", "slice", "provisional")
+    journal, (start, stop) = folder / "journal", began["output"]["range"]
+    state, why = _state(out, folder, began)
+    total = stop - start
+    status = Status(
+        out,
+        state,
+        total,
+        total,
+        written=total if state == "done" else min(total, _written(journal)),
+        fallen_back=_fallen_back(folder) if state == "done" else 0,
+        reason=why,
+        compared=total if (folder / "placed").exists() else _compared(journal),
+    )
+    given = began.get("parameters", {})
+    if "transforms" in given:  # of another run: none can fall back
+        return replace(status, fallen_back=0)
+    if "placing" in given:  # and no more: nothing is registered
+        return status
+    kept = registered(journal, "slice", "provisional")
     found = {z: record for (z, *_), record in kept.items()}
     begun = _begun_slices(out, range(start, stop))
     mine = [record for z, record in found.items() if z in begun]
-    state, why = _state(out, folder, began)
-    total = stop - start
-    status = Status(out, state, total, len(mine), rate=_rate(folder / "journal"))
-    written = total if state == "done" else min(total, _written(folder / "journal"))
-    fallen = _fallen_back(folder) if state == "done" else sum(r["matrix"] is None for r in mine)
-    compared = total if (folder / "placed").exists() else _compared(folder / "journal")
-    return replace(status, written=written, fallen_back=fallen, reason=why, compared=compared)
+    status = replace(status, registered=len(mine), rate=_rate(journal))
+    lower = sum(record["matrix"] is None for record in mine)
+    return status if state == "done" else replace(status, fallen_back=lower)
 
 
 def _compared(journal: Path) -> int | None:
@@ -191,10 +199,8 @@ def _written(journal: Path) -> int:
 def _fallen_back(folder: Path) -> int:
     with (folder / "slices.csv").open(errors="replace") as file:
         rows = csv.DictReader(file)
-        return sum(
-            row.get("status") != "affine" and not (row.get("reason") or "").startswith(OVERRIDE)
-            for row in rows
-        )
+        lower = [row for row in rows if row.get("status") not in ASKED_FOR]
+        return sum(not (row.get("reason") or "").startswith(OVERRIDE) for row in lower)
 
 
 def sent(path: Path) -> dict[Path, list[slurm.TaskId]]:

@@ -26,7 +26,7 @@ from amst_hpc.geometry import split
 from amst_hpc.images.chunked import describe_unwritten
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES
 from amst_hpc.images.moved import Canvas, MovedStack
-from amst_hpc.images.names import is_numbered, number_fault, number_gaps
+from amst_hpc.images.names import is_numbered, number_fault, number_gaps, slice_numbers
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
@@ -338,7 +338,7 @@ def describe_stacks(raw: Stack, prealigned: Stack) -> list[str]:
         gaps = number_gaps(stack.names)
         lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
         lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []
-        if stack.numbers is None and is_numbered(stack.names):
+        if is_numbered(stack.names) and slice_numbers(stack.names) is None:
             ends = f"{stack.names[0]} to {stack.names[-1]}"
             lines.append(f"{option}: no number in the names counts the slices ({ends})")
         lines += [f"{option} {text}" for text in describe_unwritten(stack)]

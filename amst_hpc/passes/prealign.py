@@ -34,7 +34,7 @@ from amst_hpc.passes.filters import lacking, measure_filters, sampled
 from amst_hpc.placement import Placement
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
-from amst_hpc.registration.prealign import APART, place
+from amst_hpc.registration.prealign import APART, UNLIKE, place
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 
@@ -323,7 +323,7 @@ def move(placement: Placement, inputs: Inputs, config: Config, comm: Communicato
         (y, x), (left, top) = canvas.shape, canvas.offset
         log.info("canvas: %d x %d px (y, x), from (%d, %d) of raw on", y, x, top, left)
     moved = inputs.on(canvas)
-    if config.output.format == "bdv":
+    if config.output.format != "tif":
         on_all_ranks(comm, lambda: check_layer(moved, config.output))
     return moved
 
@@ -385,5 +385,5 @@ def _decided(one: SliceResult, canvas: Canvas, before: Seen | None) -> SliceResu
     if z in placement.parts[1:]:
         return replace(one, status="apart", reason=APART)
     if not one.pairs:
-        return replace(one, status="interpolated", reason="unlike the slices around it")
+        return replace(one, status="interpolated", reason=UNLIKE)
     return replace(one, status="placed", pair_residual=float(placement.residual[z]))

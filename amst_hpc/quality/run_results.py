@@ -25,7 +25,7 @@ from amst_hpc.quality.adjacent import TISSUE_SIGMA, low_pass
 from amst_hpc.quality.thumbnails import Thumbnails, read_thumbnails
 from amst_hpc.registration.prealign import NEAR
 from amst_hpc.registration.solve import PairFit, fit_pairs
-from amst_hpc.slice_result import STAGES, SliceResult, from_csv
+from amst_hpc.slice_result import ASKED_FOR, STAGES, SliceResult, from_csv
 from amst_hpc.transform import compose, translation
 
 MEANINGS = {
@@ -103,7 +103,7 @@ class RunResults:
     @cached_property
     def flagged(self) -> dict[int, SliceResult]:
         """Slices that are not registered in full."""
-        return {s.z: s for s in self.slices if s.status not in ("affine", "placed")}
+        return {s.z: s for s in self.slices if s.status not in ASKED_FOR}
 
     @property
     def flagged_pairs(self) -> list[PairFit]:

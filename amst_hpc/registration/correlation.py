@@ -34,7 +34,7 @@ def phase_correlation(fixed: FloatImage, moving: FloatImage) -> Estimate:
 
     edges = [sobel(ndimage.gaussian_filter(filled(a), XCORR_SIGMA)) for a in (fixed, moving)]
     levelled = [_level(*both) for both in zip(edges, (fixed, moving), strict=True)]
-    if not all(np.ptp(a) > 0 for a in levelled):
+    if not all(a.size and np.ptp(a) > 0 for a in levelled):
         raise RegistrationError("an image without any edge")
     y, x = -phase_cross_correlation(*levelled, upsample_factor=XCORR_UPSAMPLE)[0]
     height, width = fixed.shape

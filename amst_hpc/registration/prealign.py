@@ -52,6 +52,7 @@ SMALLEST_ERROR = 0.1  # px
 FLOOR = 1e-9
 REPEATS = 12
 APART = "no slices lead over the gap before it: it lies as the last one before that"
+UNLIKE = "unlike the slices around it"
 COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 WRONG = 8.0  # px that a pair may be off the others
 LEAST = 8  # slices of a part of the stack that stands by itself
@@ -97,12 +98,14 @@ def place(
 
 
 def hold(
-    chosen: Sequence[SliceResult], placement: Placement, shape: tuple[int, int]
+    chosen: Sequence[SliceResult], placement: Placement, shape: tuple[int, int], radius: int
 ) -> list[SliceResult]:
     """The slices where pairs have placed them; those that none holds where the template has them.
 
-    chosen : by `fallback.choose_transforms`, of shape (y, x). The pairs are better than the median
-    of slices that were placed by them, which says whether a slice belongs where it lies.
+    chosen : by `fallback.choose_transforms`, of shape (y, x), with templates of `radius`. One
+    without any slice that pairs hold shows the slice itself, and says nothing. The pairs are better
+    than the median of slices that were placed by them, which says whether a slice belongs where it
+    lies.
     """
     held: list[SliceResult] = []
     for s in chosen:
@@ -125,9 +128,17 @@ def hold(
                     correction=float(np.hypot(off[:, 0], off[:, 1]).mean()),
                 )
             )
+        elif s.status in ANCHORS and _is_alone(s.z, placement, radius):
+            held.append(replace(s, transform=placed, status="interpolated", reason=UNLIKE))
         else:
             held.append(s if s.status in ANCHORS else replace(s, transform=placed))
     return held
+
+
+def _is_alone(z: int, placement: Placement, radius: int) -> bool:
+    """True if pairs hold none of the slices around z, of which there are some."""
+    around = placement.pairs[max(0, z - radius) : z + radius + 1]
+    return len(placement.pairs) > 1 and not around.any()
 
 
 def _nowhere(depth: int) -> Placement:

@@ -25,6 +25,7 @@ from cluster import (
 pytestmark = pytest.mark.timeout(540)
 COLLECTIVE = ("--set", "output.writer=collective")
 SLOW = ("--set", "refine.elastix.MaximumNumberOfIterations=2500", "--set", "output.report=false")
+QUICK = ("coarse.method=xcorr", "refine.backend=none", "output.report=false", "output.layer=4")
 FAST = ["coarse.method\trefine.backend\toutput.report", "xcorr\tnone\tfalse"]
 
 
@@ -133,6 +134,17 @@ def test_blocks_and_merge(cluster: Cluster, fib25_small: Path, reference: Path, 
     before = (fib25_small / "blocks.h5").stat().st_mtime_ns
     amst(fib25_small, "merge", "blocks.h5")
     assert (fib25_small / "blocks.h5").stat().st_mtime_ns == before
+
+
+def test_blocks_of_raw_alone(cluster: Cluster, fib25_small: Path, mpirun: str, site: Path) -> None:
+    fast = [word for text in QUICK for word in ("--set", text)]
+    command = [mpirun, "-n", "1", *PROGRAM, "align", "raw", "whole.h5", "--prealign", *fast]
+    assert run(command, fib25_small).returncode in (0, 3)
+    parts = ("submit", "raw", "parts.h5", "--prealign", "--blocks", "2", "--site", site, *fast)
+    assert len(re.findall(r"sent: job", amst(fib25_small, *parts, "--yes"))) == 6
+    cluster.wait_empty()
+    assert "1 done" in amst(fib25_small, "status", "parts.h5")
+    assert_same(fib25_small / "parts.h5", fib25_small / "whole.h5")
 
 
 def test_time_limit(cluster: Cluster, fib25_small: Path) -> None:

@@ -166,6 +166,8 @@ def test_another_cut_or_other_settings_are_refused(align: Align) -> None:
         align(OUT, 2, settings=["output.chunk=32"])
     with pytest.raises(InputError, match="--overwrite: expected none with blocks"):
         align(OUT, 2, overwrite=True)
+    with pytest.raises(InputError, match="--strict: expected none with blocks"):
+        align(OUT, 2, strict=True)
     with pytest.raises(InputError, match=r"output\.compression = 1"):
         align(OUT, 2, settings=["output.compression=1"])
     with pytest.raises(InputError, match="19 blocks: expected 1 to 18"):

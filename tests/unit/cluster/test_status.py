@@ -122,6 +122,20 @@ def test_raw_alone_is_compared_before_it_is_registered(out: Path) -> None:
     assert read_status(out).compared == 10
 
 
+def test_slices_that_were_to_be_placed_have_not_fallen_back(out: Path) -> None:
+    folder = out.with_suffix(".amst")
+    told = {"output": {"range": [2, 12]}, "parameters": {"placing": True}}
+    (folder / "journal/fingerprint.json").write_text(json.dumps(told))
+    pairs = [{"kind": "pair", "z": z, "k": 1} for z in range(2, 6)]
+    log(out, "0001-00000.prealign", *pairs)
+    found = read_status(out)
+    assert (found.compared, found.registered, found.left) == (4, 10, "")
+    for path in (out, out.with_suffix(".xml"), folder / "run.json"):
+        path.touch()
+    (folder / "slices.csv").write_text("index,status\n2,placed\n3,placed\n4,apart\n")
+    assert (read_status(out).state, read_status(out).fallen_back) == ("done", 1)
+
+
 def test_where_there_is_a_pre_alignment_nothing_is_compared(out: Path) -> None:
     log(out, "0001-00000.register", *slices(2, 3))
     found = read_status(out)

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from mpi4py import MPI
 from stacks import SHAPE, inputs, read_stack
 
@@ -111,6 +112,14 @@ def test_names_whose_numbers_count_nothing_are_mentioned(job, tmp_path, caplog):
     open_inputs(dataclasses.replace(job, raw=raw), Config(), MPI.COMM_SELF)
     said = "RAW: no number in the names counts the slices (r_0_0.tif to r_1_11.tif)"
     assert [r.message for r in caplog.records] == [said]
+
+
+def test_slices_that_are_no_files_are_not_said_to_be_badly_named(job, tmp_path, caplog):
+    """Of a multi-page TIFF, as of HDF5 and OME-Zarr."""
+    caplog.set_level("INFO")
+    tifffile.imwrite(tmp_path / "raw.tif", read_stack(Path(job.raw)))
+    open_inputs(dataclasses.replace(job, raw=f"{tmp_path}/raw.tif"), Config(), MPI.COMM_SELF)
+    assert not caplog.records
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,18 @@ from amst_hpc.registration.correlation import (
     correlation,
     hill_climb,
     nearest_peak,
+    phase_correlation,
     quality,
 )
+from amst_hpc.slice_result import RegistrationError
 from amst_hpc.transform import translation
+
+
+def test_an_image_of_no_pixels_has_no_edge():
+    """What is left of slices of one line that are averaged down."""
+    nothing = np.zeros((0, 64), np.float32)
+    with pytest.raises(RegistrationError, match="without any edge"):
+        phase_correlation(nothing, nothing)
 
 
 def test_settling_ends_at_the_same_pixel_from_every_start_nearby():

@@ -7,7 +7,7 @@ import pytest
 
 from amst_hpc.pair_result import PairResult
 from amst_hpc.placement import Placement
-from amst_hpc.registration.prealign import APART, PERIODS, hold, place
+from amst_hpc.registration.prealign import APART, PERIODS, UNLIKE, hold, place
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import compose, displacement, invert, small_affine, translation
 
@@ -167,7 +167,7 @@ def held(status, pairs, parts=(0,), transform=(5, 5)):
     ]
     placed = np.array([translation(0, 0), translation(2, 2), translation(0, 0)])
     number = np.array([2, pairs, 2])
-    found = hold(chosen, Placement(placed, number, np.array([0.1, 0.2, 0.3]), parts), SHAPE)
+    found = hold(chosen, Placement(placed, number, np.array([0.1, 0.2, 0.3]), parts), SHAPE, 7)
     assert [s.z for s in found] == [0, 1, 2]
     return found[1]
 
@@ -201,6 +201,21 @@ def test_slices_without_pairs_are_where_their_template_has_them(status, pairs, w
     found = held(status, pairs)
     assert (found.status, found.pairs, found.reason) == (status, 0, "why")
     np.testing.assert_array_equal(found.transform, translation(where, where))
+
+
+@pytest.mark.parametrize(
+    ("depth", "radius", "status"),
+    [(12, 7, "interpolated"), (12, 8, "affine"), (1, 7, "affine")],
+)
+def test_a_template_of_the_slice_alone_is_no_evidence(depth, radius, status):
+    """Of the last slice, when pairs hold but slice 3; of a stack of one slice there is no doubt."""
+    number = np.zeros(depth, int)
+    number[3:4] = 2
+    placed = np.tile(translation(2, 2), (depth, 1, 1))
+    chosen = [SliceResult(z, status="affine", transform=translation(5, 5)) for z in range(depth)]
+    found = hold(chosen, Placement(placed, number, np.zeros(depth), [0]), SHAPE, radius)[-1]
+    assert found.status == status
+    assert found.reason == (UNLIKE if status == "interpolated" else "")
 
 
 def test_the_first_slice_of_a_later_part_says_so():
