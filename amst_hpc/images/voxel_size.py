@@ -72,7 +72,7 @@ def accept(zyx_nm: Sequence[float | None], source: str) -> VoxelSize:
         ok = size is not None and SMALLEST <= size <= LARGEST
         kept.append(float(f"{size:.6g}") if ok else None)
         if size and 0 < size < inf and not ok and not _is_screen(size):
-            ignored.append(f"{axis} = {size:.6g} nm")
+            ignored.append(f"{axis} = {size:.5g} nm")
     told = f"{', '.join(ignored)} ({source})" if ignored else ""
     return VoxelSize(tuple(kept), source if any(kept) else "", told)
 
