@@ -34,12 +34,11 @@ from amst_hpc.passes.filters import lacking, measure_filters, sampled
 from amst_hpc.placement import Placement
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
-from amst_hpc.registration.prealign import APART, UNLIKE, place
+from amst_hpc.registration.prealign import APART, NEAR, UNLIKE, place
 from amst_hpc.registration.template import is_blank
 from amst_hpc.slice_result import SliceResult
 
 log = logging.getLogger(__name__)
-NEAR = 2  # distances of pairs at full detail, or as many as `neighbours.reach`
 FAR = (4, 8)  # at the coarse scales alone
 RUN = 32  # slices that a rank takes at a time: it also reads those after them
 NAMED = 5
@@ -59,16 +58,19 @@ class Seen:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The pairs that begin in the raw slices `first`; `around` : the slices that count."""
+    """The pairs that begin in the raw slices `first`; `around` : the slices that count. missed :
+    what is `lacking`, where another rank has looked.
+    """
 
     inputs: Inputs
     config: Config
     first: range
     around: range
+    missed: Sequence[str] | None = None
 
     @cached_property
     def near(self) -> range:
-        """Distances of the pairs at full detail."""
+        """Distances of the pairs at full detail: NEAR, or as many as `neighbours.reach`."""
         neighbours = self.config.neighbours
         return range(1, max(NEAR, neighbours.reach if neighbours.enabled else 0) + 1)
 
@@ -92,14 +94,16 @@ class Comparison:
         return found
 
     @cached_property
-    def _lacking(self) -> str:
-        return "\n".join(lacking(self.inputs, len(self.near)))
+    def lacking(self) -> Sequence[str]:
+        """See `filters.lacking`."""
+        return lacking(self.inputs, len(self.near)) if self.missed is None else self.missed
 
     def key(self, first: Seen, second: Seen) -> str:
         """Changes when the pixels of its slices do, the filters lack other slices, or others are
         compared at full detail.
         """
-        text = f"{first.crc} {second.crc} {len(self.near)}\n{self._lacking}"
+        missed = "\n".join(self.lacking)
+        text = f"{first.crc} {second.crc} {len(self.near)}\n{missed}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def split(
@@ -145,6 +149,7 @@ def compare_raw(
     Collective. Returns, on rank 0, what was seen of the slices, and all pairs, ascending. Raises
     `Stopped`.
     """
+    work = replace(work, missed=on_rank_0(comm, lambda: work.lacking))
     looked = work.split(attempt) if comm.rank == 0 else None
     seen, done, missing = comm.bcast(looked)
     mine: list[Seen | PairResult] = []

@@ -6,11 +6,15 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, sparse
 
 from amst_hpc.pair_result import PairResult
 from amst_hpc.transform import Matrix
 
+ERROR = 5.0  # of a pair, in units of its tissue
+SMALLEST_ERROR = 0.1  # px, of where slices are held
+REPEATS = 12
+COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 UNKNOWN_TISSUE = 0.024  # px: slices too small to tell
 LOW_CORRELATION = 0.4  # of what is usual: the pair does not count
 AROUND = 40  # pairs on each side that tell what all of their distance are off
@@ -36,6 +40,13 @@ def usual_of(pairs: Sequence[PairResult]) -> dict[int, tuple[float, float]]:
 def counts(pair: PairResult, usual: Mapping[int, tuple[float, float]]) -> bool:
     """The pair has a matrix and is not much worse than is usual."""
     return pair.matrix is not None and pair.correlation >= LOW_CORRELATION * usual[pair.k][1]
+
+
+def differences(a: NDArray[np.intp], b: NDArray[np.intp], n: int) -> sparse.csr_matrix:
+    """What turns positions of n slices into the steps from a to b, (m,) each: (m, n)."""
+    m = len(a)
+    values, rows = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
+    return sparse.csr_matrix((values, (rows, np.concatenate([a, b]))), (m, n))
 
 
 def modes_of(m: Matrix, shape: tuple[int, int]) -> Floats:

@@ -22,11 +22,16 @@ from amst_hpc.pair_result import PairResult
 from amst_hpc.placement import Placement
 from amst_hpc.registration.fallback import ANCHORS
 from amst_hpc.registration.links import (
+    COUNTS,
+    ERROR,
     MODES,
+    REPEATS,
     SHIFTS,
     SLOPES,
+    SMALLEST_ERROR,
     Floats,
     counts,
+    differences,
     find_chains,
     levelled,
     modes_of,
@@ -44,16 +49,12 @@ from amst_hpc.transform import (
 )
 
 PERIODS = {"keep": 100, "smooth": 700}  # slices; see `drift.period`
-ERROR = 5.0  # of a pair, in units of its tissue
 NEAR = 2  # pairs at larger distances lead over gaps alone
 FARTHER = 0.1  # weight of pairs at k > 1 beside those at 1, where these lead as far
 AFFINE = 1.0  # weight of the slopes of raw, by how much they change from slice to slice
-SMALLEST_ERROR = 0.1  # px
 FLOOR = 1e-9
-REPEATS = 12
 APART = "no slices lead over the gap before it: it lies as the last one before that"
 UNLIKE = "unlike the slices around it"
-COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 WRONG = 8.0  # px that a pair may be off the others
 LEAST = 8  # slices of a part of the stack that stands by itself
 SIDE = 8  # slices on each side of a jump that tell its size
@@ -179,13 +180,7 @@ class _Links:
 
     def differences(self) -> sparse.csr_matrix:
         """What turns positions into steps, (m, n)."""
-        return _differences(self.a, self.b, len(self.used))
-
-
-def _differences(a: NDArray[np.intp], b: NDArray[np.intp], n: int) -> sparse.csr_matrix:
-    m = len(a)
-    values, rows = np.repeat([1.0, -1.0], m), np.tile(np.arange(m), 2)
-    return sparse.csr_matrix((values, (rows, np.concatenate([a, b]))), (m, n))
+        return differences(self.a, self.b, len(self.used))
 
 
 def _consistent(
@@ -200,7 +195,7 @@ def _consistent(
     a = np.array([p.z for p in pairs])
     b = np.array([p.z + p.k for p in pairs])
     shifts = modes_of(np.array([p.matrix for p in pairs]), shape)[:, SHIFTS]
-    steps, trust = _differences(a, b, depth), np.ones(len(pairs))
+    steps, trust = differences(a, b, depth), np.ones(len(pairs))
     off = np.zeros(len(pairs))
     for _ in range(REPEATS):
         weighed = steps.T @ sparse.diags(trust)

@@ -25,11 +25,16 @@ from scipy.sparse.linalg import splu
 
 from amst_hpc.pair_result import PairResult
 from amst_hpc.registration.links import (
+    COUNTS,
+    ERROR,
     MODES,
+    REPEATS,
     SHIFTS,
     SLOPES,
+    SMALLEST_ERROR,
     Floats,
     counts,
+    differences,
     find_chains,
     levelled,
     modes_of,
@@ -39,14 +44,10 @@ from amst_hpc.registration.links import (
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import Matrix, compose, displacement, invert, small_affine, translation
 
-ERROR = 5.0  # of a pair, in units of its tissue
 FARTHER = 0.5  # weight of pairs at k + 1 beside those at k: they share their errors
 ABSOLUTE = 40.0  # weight of the shifts of the pre-alignment: tissue moves more slowly than noise
 AFFINE = 1.0  # of its affine part
 TEMPLATE = 20.0  # weight of the template, by the same errors of the pre-alignment
-SMALLEST_ERROR = 0.1  # px, of a pre-alignment
-REPEATS = 12
-COUNTS = 0.5  # trust in a pair: less, and it is said not to count
 FLOOR = 1e-6
 
 
@@ -227,10 +228,7 @@ def _least_squares(
 ) -> tuple[Floats, Floats]:
     """The corrections (n, 6) px, and how much each pair counted in the end, 0 to 1."""
     n, m = len(results), len(table.a)
-    rows = np.arange(m)
-    links = sparse.csr_matrix(
-        (np.repeat([1.0, -1.0], m), (np.tile(rows, 2), np.concatenate([table.a, table.b]))), (m, n)
-    )
+    links = differences(table.a, table.b, n)
     known = np.asarray(np.isfinite(anchors).all(axis=1), bool)
     anchors = np.where(known[:, None], anchors, 0)
     held = np.array([[s.status == "affine"] * 6 for s in results], float)
