@@ -11,11 +11,14 @@ from amst_hpc.cli.options import (
     EXIT_FELL_BACK,
     EXIT_STRICT,
     ConfigOption,
+    CropOption,
     DeviceOption,
     MismatchOption,
     OverridesOption,
+    OverwriteOption,
     PrealignedArgument,
     PrealignOption,
+    RangeOption,
     RawArgument,
     SetOption,
     errors,
@@ -47,12 +50,10 @@ def align(
         str | None,
         typer.Option("--canvas", help="with --prealign, the same as --set prealign.canvas=..."),
     ] = None,
-    crop: Annotated[bool, typer.Option("--crop", help="the same as --canvas crop")] = False,
+    crop: CropOption = False,
     config: ConfigOption = None,
     changes: SetOption = None,
-    range_: Annotated[
-        str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
-    ] = None,
+    range_: RangeOption = None,
     preview: Annotated[
         bool, typer.Option("--preview", help="the middle 200 slices, at most 1024 px: a quick look")
     ] = False,
@@ -62,9 +63,7 @@ def align(
     ] = None,
     output_format: Annotated[str | None, typer.Option(help="bdv, ome-zarr or tif")] = None,
     device: DeviceOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="start anew where OUT exists")
-    ] = False,
+    overwrite: OverwriteOption = False,
     allow_count_mismatch: MismatchOption = False,
     overrides: OverridesOption = None,
     retry: Annotated[

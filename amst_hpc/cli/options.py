@@ -33,6 +33,11 @@ PrealignedArgument = Annotated[
 PrealignOption = Annotated[
     bool, typer.Option("--prealign", help="make the pre-alignment from RAW alone")
 ]
+CropOption = Annotated[bool, typer.Option("--crop", help="the same as --canvas crop")]
+RangeOption = Annotated[
+    str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
+]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="start anew where OUT exists")]
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="settings (TOML); see amst-hpc config")
 ]

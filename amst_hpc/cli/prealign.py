@@ -10,7 +10,10 @@ import typer
 from amst_hpc.cli.align import report_outcome
 from amst_hpc.cli.options import (
     ConfigOption,
+    CropOption,
     DeviceOption,
+    OverwriteOption,
+    RangeOption,
     RawArgument,
     SetOption,
     name_canvas,
@@ -37,19 +40,15 @@ def prealign(
     canvas: Annotated[
         str | None, typer.Option("--canvas", help="the same as --set prealign.canvas=...")
     ] = None,
-    crop: Annotated[bool, typer.Option("--crop", help="the same as --canvas crop")] = False,
+    crop: CropOption = False,
     config: ConfigOption = None,
     changes: SetOption = None,
-    range_: Annotated[
-        str | None, typer.Option("--range", metavar="A:B", help="only slices A to B-1")
-    ] = None,
+    range_: RangeOption = None,
     output_format: Annotated[
         str | None, typer.Option(help="bdv, tif or ome-zarr (otherwise as OUT ends)")
     ] = None,
     device: DeviceOption = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="start anew where OUT exists")
-    ] = False,
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Lay the slices of RAW on each other and write them, to look at or for other programs; align
     does as much by itself (--prealign). The same line again continues a job that ended early.
