@@ -123,7 +123,7 @@ def apply(task: Application, run: FinishedRun, config: Config, comm: Communicato
         inputs, results = open_counterpart(task, run, config, comm)
         config, inputs = settle_voxel_size(job, config, inputs, comm)
         on_all_ranks(comm, lambda: check_output(config.output, inputs, comm))
-        stamps = on_rank_0(comm, lambda: read_stamps(inputs)["raw"])
+        stamps = comm.bcast(inputs.looked.stamps)["raw"]
         with ready_opencl(comm), ExitStack() as held:
             on_all_ranks(comm, lambda: check_device(config.coarse.device))
             attempt = held.enter_context(open_attempt(job, config, inputs, comm))
@@ -133,10 +133,11 @@ def apply(task: Application, run: FinishedRun, config: Config, comm: Communicato
                 write_output(stack, config.output, attempt, comm, stop)
             found = comm.allgather(stack.unreadable)
             results = reasons(results, {z: why for part in found for z, why in part.items()})
+            now = read_stamps(inputs, comm)["raw"]
             if comm.rank == 0:
-                find_late_changes(inputs.raw, stamps, read_stamps(inputs)["raw"])
+                find_late_changes(inputs.raw, stamps, now)
             seconds = {"total": time.monotonic() - began}
-            facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
+            facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs)
             facts |= _describe(task, run)
             on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
             if task.add_to:

@@ -25,11 +25,12 @@ from typing import Any
 from amst_hpc.bdv.writer import choose_writer
 from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blocks
 from amst_hpc.config import Config, InputError, Output
+from amst_hpc.images.headers import WHOLE, Part
 from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import check_room, find_place
-from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, view_path
+from amst_hpc.job.run_folder import Attempt, has_begun, open_attempt, seen_before, view_path
 from amst_hpc.opencl.devices import check_device, prepare
 from amst_hpc.outcome import Outcome
 from amst_hpc.pair_result import PairResult
@@ -47,6 +48,7 @@ from amst_hpc.passes.file_plan import (
 )
 from amst_hpc.passes.pair import PairWork, pair_slices
 from amst_hpc.passes.prealign import (
+    FAR,
     compare_raw,
     compare_whole,
     describe_canvas,
@@ -88,7 +90,9 @@ def align(
     job = on_all_ranks(comm, lambda: replace(job, out=find_place(job.out)))
     with recording_failure(job.out, comm, number):
         on_rank_0(comm, lambda: refuse_fruitless_restart(job.out, number))
-        inputs = open_inputs(job, config, comm)
+        part = _part_of(block, job, config) if block else WHOLE
+        before = seen_before(job, number) if comm.rank == 0 else []
+        inputs = open_inputs(job, config, comm, part, before)
         config, inputs = settle_voxel_size(job, config, inputs, comm)
         with ready_tools(job, config, inputs, comm):
             wanted = config.input.compare and not inputs.alone
@@ -97,6 +101,13 @@ def align(
             if block:
                 return _align_block(job, config, inputs, comm, block)
             return _align_whole(job, config, inputs, comm)
+
+
+def _part_of(block: tuple[int, int], job: Job, config: Config) -> Part:
+    """A block, with the slices that those of its templates and pairs need."""
+    reach = config.neighbours.reach if config.neighbours.enabled else 0
+    farthest = max(reach, *FAR) if job.prealign else reach
+    return Part(*block, config.template.radius + farthest)
 
 
 def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Outcome:
@@ -125,7 +136,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         written = time.monotonic()
         seconds |= {"write": written - settled, "total": written - began}
         attempt.refuse_late_changes(inputs, config.template.radius, comm)
-        facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
+        facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs)
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
     return outcome
@@ -250,7 +261,8 @@ def merge(out: Path, comm: Communicator) -> Outcome:
         config = from_tree(blocks.config)
         job = Job(blocks.raw, blocks.prealigned, out)
         job = replace(job, allow_count_mismatch=blocks.allow_count_mismatch)
-        inputs = replace(open_inputs(job, config, comm), overrides=blocks.decided)
+        inputs = open_inputs(job, config, comm, before=seen_before(job))
+        inputs = replace(inputs, overrides=blocks.decided)
         config, inputs = settle_voxel_size(job, config, inputs, comm)
         view = view_path(out, config.output)
         with open_attempt(job, config, inputs, comm) as attempt:
@@ -272,7 +284,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
                 return Outcome([], view, next_step=f"{told} layers: the same commands once more")
             complete_file(plan, attempt)
             facts = describe_ranks(config, attempt, comm, {"merge": time.monotonic() - began})
-            facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
+            facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs)
             facts |= describe_canvas(inputs)
             write_products(job, config, inputs, results, facts)
     return Outcome(results, view)

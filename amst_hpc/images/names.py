@@ -4,71 +4,104 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from amst_hpc.config import InputError
 
 DECIMAL = re.compile(r"(?<![0-9.])[0-9]+\.[0-9]+(?![0-9]|\.[0-9])|[0-9]+")
+NUMBER, SPLIT = re.compile("[0-9]+"), re.compile("([0-9]+)")
 LEAST = 3
 """Names of one kind in a row are a series from so many on."""
 
 
-def order_files(files: Iterable[Path]) -> tuple[list[Path], list[str]]:
+def order_files(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     """The files of a stack in natural order (2 before 10), folder by folder, and the slices' names.
 
     The names are those of the files; with that of the folder before, where they are not unique.
     Raises `InputError` for twins and for names that do not belong to the series.
     """
-    found = sorted(files, key=lambda path: (_natural(str(path.parent)), _natural(path.name)))
-    for a, b in pairwise(found):
-        if a.parent == b.parent and _natural(a.stem)[0] == _natural(b.stem)[0]:
-            raise InputError(f"{a.name} and {b.name} are the same slice by name; expected one")
+    found = sorted(map(_parse, paths), key=_key)
+    for first, second in pairwise(found):
+        if first.folder == second.folder and first.counts == second.counts:
+            told = f"{first.name} and {second.name} are the same slice by name"
+            raise InputError(f"{told}; expected one")
     _refuse_strangers(found)
     _refuse_decimals(found)
     _refuse_disorder(found)
-    names = [path.name for path in found]
+    files, names = [file.path for file in found], [file.name for file in found]
     if len(set(names)) < len(names):
-        common = os.path.commonpath([path.parent for path in found])
-        names = [str(path.relative_to(common)).replace(os.sep, "_") for path in found]
+        common = os.path.commonpath({file.folder for file in found})
+        names = [os.path.relpath(file, common).replace(os.sep, "_") for file in files]
     if len(set(names)) < len(names):
         twice = max(names, key=names.count)
         raise InputError(f"two slices would be named {twice}; expected other names")
-    return found, names
+    return files, names
 
 
-def _natural(text: str) -> tuple[list[str | int], str]:
-    """A key to sort by; the second part decides between 1 and 01."""
-    parts = re.split(r"([0-9]+)", text)
-    return [int(part) if n % 2 else part for n, part in enumerate(parts)], text
+class File(NamedTuple):
+    """A file of a stack, and the parts of its path; counts : its stem, as `_natural` gives it."""
+
+    path: str
+    folder: str
+    name: str
+    stem: str
+    counts: list[str | int]
+
+
+def _parse(path: str) -> File:
+    folder, name = os.path.split(path)
+    stem = os.path.splitext(name)[0]  # noqa: PTH122 (a Path is slow)
+    return File(path, folder, name, stem, _natural(stem))
+
+
+def _key(file: File) -> tuple[Any, ...]:
+    """To sort by: the text decides between 1 and 01."""
+    return _of_folder(file.folder), file.folder, _natural(file.name), file.name
+
+
+@lru_cache
+def _of_folder(folder: str) -> list[str | int]:
+    return _natural(folder)
+
+
+def _natural(text: str) -> list[str | int]:
+    """A key that puts 2 before 10."""
+    parts = SPLIT.split(text)
+    return [int(part) if n % 2 else part for n, part in enumerate(parts)]
 
 
 def skeleton(text: str) -> str:
     """A name without its numbers."""
-    return re.sub(r"[0-9]+", "#", text)
+    return NUMBER.sub("#", text)
 
 
-def _refuse_strangers(files: Sequence[Path]) -> None:
+def _refuse_strangers(files: Sequence[File]) -> None:
     """Raises `InputError` for names of another kind than the rest.
 
     Kinds that follow one another, each a series, are parts of one stack.
     """
-    for path in files:
-        if not _is_utf8(str(path)):
-            raise InputError(f"{str(path)!r}: expected a name in UTF-8")
-    kinds = [skeleton(str(path.with_suffix(""))) for path in files]
-    signed = {kind for kind in kinds if kind.replace("-#", "#") != kind}
-    if {kind.replace("-#", "#") for kind in signed} & set(kinds):
+    for file in files:
+        if not _is_utf8(file.path):
+            raise InputError(f"{file.path!r}: expected a name in UTF-8")
+    folders = {folder: skeleton(folder) for folder in {file.folder for file in files}}
+    kinds = [f"{folders[file.folder]}/{skeleton(file.stem)}" for file in files]
+    counts = Counter(kinds)
+    signed = {kind for kind in counts if kind.replace("-#", "#") != kind}
+    if {kind.replace("-#", "#") for kind in signed} & set(counts):
         raise InputError(f"{files[0].name} ...: negative numbers beside others; expected none")
-    if len({kind.casefold() for kind in kinds}) < len(set(kinds)):
+    if len({kind.casefold() for kind in counts}) < len(counts):
         raise InputError(f"{files[0].name} ... {files[-1].name}: names that differ only by case")
     runs = [(kind, len(list(run))) for kind, run in groupby(kinds)]
-    whole = len({kind for kind, _ in runs}) == len(runs) and min(n for _, n in runs) >= LEAST
-    if len(runs) == 1 or whole or not any("#" in skeleton(path.stem) for path in files):
+    whole = len(counts) == len(runs) and min(n for _, n in runs) >= LEAST
+    if len(runs) == 1 or whole or not any(NUMBER.search(file.stem) for file in files):
         return
-    most = max(set(kinds), key=kinds.count)
-    strange = [path.name for path, kind in zip(files, kinds, strict=True) if kind != most]
+    most = max(counts, key=lambda kind: counts[kind])
+    strange = [file.name for file, kind in zip(files, kinds, strict=True) if kind != most]
     more = f" and {len(strange) - 3} more" if len(strange) > 3 else ""
     raise InputError(
         f"{', '.join(strange[:3])}{more}: not of the series {Path(most).name} by name; expected "
@@ -76,11 +109,12 @@ def _refuse_strangers(files: Sequence[Path]) -> None:
     )
 
 
-def _refuse_decimals(files: Sequence[Path]) -> None:
+def _refuse_decimals(files: Sequence[File]) -> None:
     """Raises `InputError` where 0.75 and 0.8 would stand in the order of 75 and 8."""
-
-    places = [tuple(map(float, DECIMAL.findall(path.stem))) for path in files]
-    kinds = [(path.parent, skeleton(path.stem)) for path in files]
+    if not any("." in file.stem for file in files):
+        return
+    places = [tuple(map(float, DECIMAL.findall(file.stem))) for file in files]
+    kinds = [(file.folder, skeleton(file.stem)) for file in files]
     if len(set(zip(kinds, places, strict=True))) < len(files):
         return  # 1.1 and 1.10 are counts
     for n in range(1, len(files)):
@@ -91,14 +125,14 @@ def _refuse_decimals(files: Sequence[Path]) -> None:
             )
 
 
-def _refuse_disorder(files: Sequence[Path]) -> None:
+def _refuse_disorder(files: Sequence[File]) -> None:
     """Raises `InputError` where no number counts the slices in the order of the names, but one
     would in another: 02-02-2024_0009 before 30-01-2024_0008.
     """
-    names = [path.name for path in files]
-    if not is_numbered(names) or slice_numbers(names) is not None:
+    names = [file.name for file in files]
+    if slice_numbers(names) is not None or not is_numbered(names):
         return
-    last = [float(DECIMAL.findall(path.stem)[-1]) for path in files]
+    last = [float(DECIMAL.findall(file.stem)[-1]) for file in files]
     falls = [n for n in range(1, len(last)) if last[n - 1] > last[n]]
     if falls and len(set(last)) == len(last):
         n = falls[0]
@@ -116,9 +150,13 @@ def _is_utf8(text: str) -> bool:
     return True
 
 
+def _stems(names: Sequence[str]) -> list[str]:
+    return [os.path.splitext(name)[0] for name in names]  # noqa: PTH122 (a Path is slow)
+
+
 def is_numbered(names: Sequence[str]) -> bool:
     """True for a series whose names hold numbers, whatever these say."""
-    kinds = {skeleton(Path(name).stem) for name in names}
+    kinds = set(map(skeleton, _stems(names)))
     return len(names) >= LEAST and len(kinds) == 1 and "#" in kinds.pop()
 
 
@@ -127,17 +165,16 @@ def slice_numbers(names: Sequence[str]) -> list[int] | None:
 
     Where several numbers grow from name to name (a time, a position), that which grows least.
     """
-    stems = [Path(name).stem for name in names]
+    stems = _stems(names)
     if len(set(map(skeleton, stems))) != 1:
         return None
-    columns = zip(*([int(n) for n in re.findall(r"[0-9]+", stem)] for stem in stems), strict=True)
+    columns = zip(*([int(n) for n in NUMBER.findall(stem)] for stem in stems), strict=True)
     growing = [list(c) for c in columns if all(a < b for a, b in pairwise(c))]
     return min(growing, key=lambda c: c[-1] - c[0], default=None)
 
 
-def number_gaps(names: Sequence[str]) -> list[str]:
-    """The missing numbers of a series, each as 'after NAME: n missing'."""
-    numbers = slice_numbers(names)
+def number_gaps(names: Sequence[str], numbers: Sequence[int] | None) -> list[str]:
+    """What is missing of the numbers of a series, each as 'after NAME: n missing'."""
     if numbers is None or len(names) < LEAST:
         return []
     step = min(b - a for a, b in pairwise(numbers))

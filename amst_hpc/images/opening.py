@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from amst_hpc.config import PASSING_ERRORS, InputError
 from amst_hpc.images.bdv_view import find_view
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES, Hdf5Stack
-from amst_hpc.images.names import order_files
+from amst_hpc.images.names import order_files, slice_numbers
 from amst_hpc.images.stack import Stack, first_line
 from amst_hpc.images.tiff import TIFF_SUFFIXES, TiffSeries
 from amst_hpc.images.tiff_pages import Pages, TiffPages, look_at_pages
@@ -25,22 +27,35 @@ INSIDE = re.compile(
 """A file (or Zarr), what follows it, after a slash (a dataset) or without one (a view)."""
 
 
+@dataclass(frozen=True)
+class Series:
+    """The slices of a folder or a glob, in their order; sizes : of the first and last file."""
+
+    files: Sequence[str]
+    names: list[str]
+    numbers: list[int] | None
+    sizes: tuple[int, int]
+
+
+Found = Pages | Series | None
+
+
 def open_stacks(sources: Sequence[tuple[str, str]], comm: Communicator) -> list[Stack]:
     """The stacks of (source, option) on every rank; collective. Raises `InputError` on all.
 
-    Rank 0 alone looks at all the pages of a TIFF.
+    Rank 0 alone lists and sorts the files, and looks at all the pages of a TIFF.
     """
-    pages = on_rank_0(comm, lambda: [_find_pages(*each) for each in sources])
-    both = list(zip(sources, pages, strict=True))
-    return on_all_ranks(comm, lambda: [open_stack(*each, found) for each, found in both])
+    found = on_rank_0(comm, lambda: {each: find(*each) for each in dict.fromkeys(sources)})
+    return on_all_ranks(comm, lambda: [open_stack(*each, found[each]) for each in sources])
 
 
-def _find_pages(source: str, option: str) -> Pages | None:
-    """None if it is no file of TIFF pages."""
+def find(source: str, option: str) -> Found:
+    """Where the slices are; None: that is known when the file is open. Raises `InputError`."""
     path = Path(source)
     with _reachable(source, option):
-        is_file = path.suffix.lower() in TIFF_SUFFIXES and path.is_file()
-        return look_at_pages(path, option) if is_file else None
+        if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
+            return look_at_pages(path, option)
+        return _list_series(source, option)
 
 
 @contextmanager
@@ -54,42 +69,80 @@ def _reachable(source: str, option: str) -> Iterator[None]:
         raise InputError(f"{option} {source}: cannot be read ({error.strerror})") from None
 
 
-def open_stack(source: str, option: str, pages: Pages | None = None) -> Stack:
+def open_stack(source: str, option: str, found: Found = None) -> Stack:
     """The stack at `source`, called `option` (RAW, PREALIGNED) in messages.
 
-    pages : of a TIFF file, where they are known. Raises `InputError`.
+    found : by rank 0. Raises `InputError`.
     """
+    found = found or find(source, option)
     with _reachable(source, option):
-        return _open(source, option, pages)
+        if isinstance(found, Series):
+            return _open_series(found, source, option)
+        if isinstance(found, Pages):
+            return TiffPages(Path(source), option, found)
+        if zarr := _zarr(source):
+            return ZarrStack(zarr, option)
+        return _open_hdf5(_file(source), source, option)
 
 
-def _open(source: str, option: str, pages: Pages | None) -> Stack:
+def _file(source: str) -> Path:
+    """The file or Zarr that is named, whatever is named in it."""
     inside = INSIDE.fullmatch(source)
-    name = inside[1] if inside and not Path(source).exists() else source
-    suffix = Path(name).suffix.lower()
-    if suffix in (*HDF5_SUFFIXES, ".xml") and not Path(name).is_dir():
-        return _open_hdf5(Path(name), source, option)
-    if inside and suffix == ".zarr" and inside[2] and Path(name).is_dir():
-        return ZarrStack(Path(name) / inside[3], option)
+    return Path(inside[1] if inside and not Path(source).exists() else source)
+
+
+def _zarr(source: str) -> Path | None:
+    """The folder of an OME-Zarr or of a Zarr array in it."""
+    path, inside = _file(source), INSIDE.fullmatch(source)
+    if inside and path != Path(source) and path.suffix.lower() == ".zarr":
+        return path / inside[3] if inside[2] and path.is_dir() else None
+    return path if path.is_dir() and is_zarr(path) else None
+
+
+def _list_series(source: str, option: str) -> Series | None:
+    """None where the slices are no files of their own. Raises `InputError`."""
+    path = _file(source)
+    if path.suffix.lower() in (*HDF5_SUFFIXES, ".xml") and not path.is_dir():
+        return None
+    if _zarr(source):
+        return None
     if Path(source).is_dir():
-        if is_zarr(Path(source)):
-            return ZarrStack(Path(source), option)
-        files = [
-            p
-            for p in Path(source).iterdir()
-            if p.suffix.lower() in TIFF_SUFFIXES and p.name[0] != "."
-        ]
-        return _open_series(files, source, option)
-    if Path(source).is_file():
-        if suffix not in TIFF_SUFFIXES:
-            raise InputError(f"{option} {source}: expected a folder, a TIFF or an HDF5 file")
-        return TiffPages(Path(source), option, pages)
-    is_pattern = glob.has_magic(source)
-    names = glob.glob(source) if is_pattern else []  # noqa: PTH207 (Path.glob finds hidden files)
-    files = [Path(name) for name in names]
-    if not files and not is_pattern:
+        with os.scandir(source) as entries:
+            names = [entry.path for entry in entries if entry.name[0] != "."]
+        files = [name for name in names if name.lower().endswith(TIFF_SUFFIXES)]
+    elif Path(source).is_file():
+        raise InputError(f"{option} {source}: expected a folder, a TIFF or an HDF5 file")
+    elif glob.has_magic(source):
+        files = glob.glob(source)  # noqa: PTH207 (Path.glob finds hidden files)
+    else:
         raise InputError(f"{option} {source}: no such file or folder")
-    return _open_series(files, source, option)
+    if not files:
+        raise InputError(f"{option} {source}: holds no .tif slices")
+    if not all(name.lower().endswith(TIFF_SUFFIXES) for name in files):
+        raise InputError(f"{option} {source}: expected .tif slices only")
+    try:
+        files, names = order_files(files)
+    except InputError as error:
+        raise InputError(f"{option} {source}: {error}") from None
+    return Series(files, names, slice_numbers(names), _sizes(files))
+
+
+def _sizes(files: Sequence[str]) -> tuple[int, int]:
+    """Of the first and the last, bytes; 0 for one that is gone."""
+    first, last = (Path(files[i]) for i in (0, -1))
+    a, b = (path.stat().st_size if path.is_file() else 0 for path in (first, last))
+    return a, b
+
+
+def _open_series(found: Series, source: str, option: str) -> Stack:
+    """Raises `InputError` where the files are not those that rank 0 sees."""
+    here = _sizes(found.files)
+    if here != found.sizes:
+        raise InputError(
+            f"{option} {source}: the ranks do not see the same slices ({found.names[0]} and "
+            f"{found.names[-1]} of {here}, {found.sizes} bytes); expected one shared file system"
+        )
+    return TiffSeries([Path(name) for name in found.files], found.names, source, found.numbers)
 
 
 def _open_hdf5(path: Path, source: str, option: str) -> Stack:
@@ -110,15 +163,3 @@ def _open_hdf5(path: Path, source: str, option: str) -> Stack:
         raise InputError(f"{option} {source}: {file} does not exist")
     view = path if path.suffix.lower() == ".xml" else None
     return Hdf5Stack(file, dataset, option, view)
-
-
-def _open_series(files: list[Path], source: str, option: str) -> Stack:
-    if not files:
-        raise InputError(f"{option} {source}: holds no .tif slices")
-    if not all(p.suffix.lower() in TIFF_SUFFIXES for p in files):
-        raise InputError(f"{option} {source}: expected .tif slices only")
-    try:
-        files, names = order_files(files)
-    except InputError as error:
-        raise InputError(f"{option} {source}: {error}") from None
-    return TiffSeries(files, names, source)

@@ -1,12 +1,11 @@
 """The two stacks of a job, opened and checked before any work starts.
 
-The header of every slice is read once, shared out over the ranks: a slice that is missing, cut
-short, of another size or dtype ends the job with one line that names it. Nothing is written here.
+A slice that is missing, cut short, of another size or dtype ends the job with one line that names
+it. Nothing is written here.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import errno
 import hashlib
@@ -14,21 +13,21 @@ import logging
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import FORMATS, PASSING_ERRORS, Config, InputError, Output
-from amst_hpc.geometry import split
+from amst_hpc.config import FORMATS, Config, InputError, Output
 from amst_hpc.images.chunked import describe_unwritten
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES
+from amst_hpc.images.headers import WHOLE, Looked, Part, look_at_slices
 from amst_hpc.images.moved import Canvas, MovedStack
 from amst_hpc.images.names import is_numbered, number_fault, number_gaps, slice_numbers
 from amst_hpc.images.opening import open_stacks
-from amst_hpc.images.stack import Averaged, Header, SliceError, Stack, checksum, fit_to
+from amst_hpc.images.stack import Averaged, SliceError, Stack, checksum, fit_to
 from amst_hpc.overrides import Override, excluded, read_overrides
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.transform import Image, Matrix, resample, translation
@@ -73,7 +72,8 @@ class Inputs:
     what is decided about single ones, `voxel_source` where the voxel size was found. applied : what
     the output depends on where transforms of a finished run are applied and nothing is registered
     (`prealigned` is then `raw`). alone : there is raw alone, which `prealigned` is, too; on its
-    `canvas` once it is placed.
+    `canvas` once it is placed. part : the slices that are looked at; looked : what was seen of them
+    (on rank 0).
     """
 
     raw: Stack
@@ -84,9 +84,11 @@ class Inputs:
     select: range
     overrides: Sequence[Override] = ()
     voxel_source: str = ""
-    applied: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    applied: Mapping[str, Any] = field(default_factory=dict)
     alone: bool = False
     canvas: Canvas | None = None
+    part: Part = WHOLE
+    looked: Looked = field(default_factory=lambda: Looked({}))
 
     @cached_property
     def excluded(self) -> frozenset[int]:
@@ -158,44 +160,45 @@ class Inputs:
         return image, fitted, offset
 
 
-def open_inputs(job: Job, config: Config, comm: Communicator) -> Inputs:
-    """Open both stacks and check the header of every slice, shared out over the ranks.
+def open_inputs(
+    job: Job,
+    config: Config,
+    comm: Communicator,
+    part: Part = WHOLE,
+    before: Sequence[Looked] = (),
+) -> Inputs:
+    """Open both stacks and check the header of every slice of `part`, shared out over the ranks.
 
-    Raises `InputError`.
+    before : what earlier starts have seen, on rank 0: see `look_at_slices`. Raises `InputError`.
     """
-    raw, prealigned, depth = _open_both(job, config, comm)
+    (raw, second), depth = _open_both(job, config, comm)
+    prealigned = raw if job.prealign else second
+    stacks = {"raw": raw} | ({} if job.prealign else {"prealigned": second})
     for note in describe_stacks(raw, prealigned) if comm.rank == 0 else []:
         log.info("%s", note)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
     table = job.overrides
     overrides = on_rank_0(comm, lambda: read_overrides(table, depth) if table else [])
-    share = split(depth, comm.size)[comm.rank]
-    first = on_all_ranks(comm, lambda: (raw.header(0), prealigned.header(0)))
-    faults = [f for z in share for f in slice_faults(raw, prealigned, z, *first)]
+    faults, looked = look_at_slices(stacks, part.slices(depth), before, comm)
     if fault := name_fault(job.out, config.output):
         faults.append(f"OUT {job.out}: {fault}")
-    faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
     if faults:
         more = f" (and {len(faults) - 1} more: see amst-hpc check)" if len(faults) > 1 else ""
         raise InputError(faults[0] + more)
-    shape, dtype = first[1].shape, first[0].dtype
-    if job.prealign:  # to be read, moved, at the same time as raw
-        prealigned = _open(job, comm)[0]
-    inputs = Inputs(raw, prealigned, depth, shape, dtype, select, overrides)
-    return dataclasses.replace(inputs, alone=job.prealign)
+    shape, dtype = [*looked.first.values()][-1].shape, looked.first["raw"].dtype
+    # of raw alone the second one is read, moved, at the same time as the first
+    inputs = Inputs(raw, second, depth, shape, dtype, select, overrides)
+    return dataclasses.replace(inputs, alone=job.prealign, part=part, looked=looked)
 
 
-def describe_raw(inputs: Inputs, comm: Communicator) -> dict[str, Any]:
+def describe_raw(inputs: Inputs) -> dict[str, Any]:
     """What run.json says of the raw slices, so that other stacks can be paired with them later:
-    their usual size (y, x), that of those that differ, whether their names count them; collective.
+    their usual size (y, x), that of those that differ, whether their names count them; on rank 0.
     """
-    sizes: dict[int, tuple[int, int]] = {}
-    for i in split(len(inputs.select), comm.size)[comm.rank]:
-        with contextlib.suppress(SliceError):  # gone since it was read
-            sizes[inputs.select[i]] = inputs.raw.header(inputs.select[i]).shape
-    found = {z: size for part in comm.allgather(sizes) for z, size in part.items()}
-    usual = Counter(found.values()).most_common(1)[0][0] if found else inputs.shape
-    others = {z: size for z, size in found.items() if size != usual}
+    first = inputs.looked.first["raw"].shape
+    sizes = {z: inputs.looked.sizes.get(z, first) for z in inputs.select}
+    usual = Counter(sizes.values()).most_common(1)[0][0]
+    others = {z: size for z, size in sizes.items() if size != usual}
     return {"raw_yx": usual, "raw_yx_others": others, "raw_numbered": bool(inputs.raw.numbers)}
 
 
@@ -233,22 +236,25 @@ def refuse_own_input(job: Job, raw: Stack, prealigned: Stack) -> None:
             )
 
 
-def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[Stack, Stack, int]:
-    """RAW, PREALIGNED and the slices that both have. Raises `InputError` on all ranks."""
-    stacks = _open(job, comm)
-    raw, prealigned = stacks[0], stacks[-1]
-    depth = on_all_ranks(comm, lambda: common_depth(raw, prealigned, job.allow_count_mismatch))
-    refuse_different_views(raw, prealigned, comm)
-    on_all_ranks(comm, lambda: refuse_own_input(job, raw, prealigned))
-    on_all_ranks(comm, lambda: refuse_other_numbers(raw, prealigned, config))
-    return raw, prealigned, depth
+def _open_both(job: Job, config: Config, comm: Communicator) -> tuple[list[Stack], int]:
+    """RAW and PREALIGNED (of raw alone, RAW twice), and the number of slices that both have.
 
-
-def _open(job: Job, comm: Communicator) -> Sequence[Stack]:
-    """RAW, and PREALIGNED where there is one."""
-    names = [(job.raw, "RAW"), (job.prealigned, "PREALIGNED")][: 1 if job.prealign else 2]
+    Raises `InputError` on all ranks.
+    """
+    names = [(job.raw, "RAW"), (job.raw, "RAW") if job.prealign else (job.prealigned, "PREALIGNED")]
     opened = open_stacks(names, comm)
-    return [Averaged(s, job.preview) for s in opened] if job.preview > 1 else opened
+    if job.preview > 1:
+        opened = [Averaged(stack, job.preview) for stack in opened]
+    raw, prealigned = opened[0], opened[0 if job.prealign else 1]
+    refuse_different_views(raw, prealigned, comm)
+
+    def check() -> int:
+        depth = common_depth(raw, prealigned, job.allow_count_mismatch)
+        refuse_own_input(job, raw, prealigned)
+        refuse_other_numbers(raw, prealigned, config)
+        return depth
+
+    return opened, on_rank_0(comm, check)
 
 
 def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, Config]:
@@ -258,9 +264,9 @@ def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, 
     """
     if job.overrides:
         raise InputError("--overrides: expected none with --preview, whose pixels are larger")
-    _, prealigned, depth = _open_both(job, config, comm)
+    opened, depth = _open_both(job, config, comm)
     select = on_all_ranks(comm, lambda: _select(job.range, depth))
-    shape = on_all_ranks(comm, lambda: prealigned.header(select.start)).shape
+    shape = on_rank_0(comm, lambda: opened[1].header(select.start)).shape
     factor = max(1, -(-max(shape) // PREVIEW_SIZE))
     count = min(len(select), PREVIEW_SLICES)
     start = select.start + (len(select) - count) // 2
@@ -272,35 +278,6 @@ def prepare_preview(job: Job, config: Config, comm: Communicator) -> tuple[Job, 
         dataclasses.replace(job, range=(start, start + count), preview=factor),
         dataclasses.replace(config, output=output),
     )
-
-
-def slice_faults(
-    raw: Stack, prealigned: Stack, z: int, first_raw: Header, first_prealigned: Header
-) -> list[str]:
-    """What is wrong with slice z of either stack: unreadable, cut short, another size or dtype."""
-    faults = []
-    stacks = [(raw, first_raw, "RAW"), (prealigned, first_prealigned, "PREALIGNED")]
-    for stack, first, option in stacks[: 1 if prealigned is raw else 2]:
-        try:
-            header = stack.header(z)
-            name = f"{option} {stack.source} slice {stack.names[z]}"
-            if header.dtype != first.dtype:
-                faults.append(
-                    f"{name}: dtype {header.dtype}, expected {first.dtype} as in {stack.names[0]}"
-                )
-            elif header.shape != first_prealigned.shape and stack is prealigned:
-                faults.append(
-                    f"{name}: size {header.shape} (y, x), "
-                    f"expected {first.shape} as in {stack.names[0]}"
-                )
-            elif header.shape != first_prealigned.shape:
-                fit_to(stack.read(z), first_prealigned.shape, name.removeprefix(f"{option} "))
-        except SliceError as error:
-            cause = error.__context__
-            if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
-                raise OSError(cause.errno, f"{option} {error}") from None
-            faults.append(f"{option} {error}")
-    return faults
 
 
 def common_depth(raw: Stack, prealigned: Stack, allow_mismatch: bool) -> int:
@@ -335,10 +312,10 @@ def describe_stacks(raw: Stack, prealigned: Stack) -> list[str]:
     lines = []
     stacks = [(raw, "RAW"), (prealigned, "PREALIGNED")]
     for stack, option in stacks[: 1 if prealigned is raw else 2]:
-        gaps = number_gaps(stack.names)
+        gaps = number_gaps(stack.names, stack.numbers)
         lines += [f"{option}: numbers {gap}" for gap in gaps[:5]]
         lines += [f"{option}: {len(gaps) - 5} more gaps in the numbers"] if len(gaps) > 5 else []
-        if is_numbered(stack.names) and slice_numbers(stack.names) is None:
+        if not stack.numbers and is_numbered(stack.names) and not slice_numbers(stack.names):
             ends = f"{stack.names[0]} to {stack.names[-1]}"
             lines.append(f"{option}: no number in the names counts the slices ({ends})")
         lines += [f"{option} {text}" for text in describe_unwritten(stack)]

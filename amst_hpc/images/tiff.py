@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import tifffile
 
-from amst_hpc.images.names import slice_numbers
 from amst_hpc.images.stack import (
     Header,
     SliceError,
@@ -30,6 +31,8 @@ GREY = (tifffile.PHOTOMETRIC.MINISBLACK, tifffile.PHOTOMETRIC.MINISWHITE)
 PHOTOMETRIC_TAG, ORIENTATION_TAG = 262, 274
 SHAPE = re.compile(r'.*?"?shape"?[=:] *[\[(]([0-9, ]+)[\])]', re.DOTALL)
 """In a description of tifffile's."""
+FRAME_BYTES = 2**16
+"""Around the pixels of a file, so many bytes at most are compared."""
 LARGEST = 2**31
 """Pixels of a slice; a header that names more is damaged."""
 
@@ -119,26 +122,66 @@ def reading(name: str, fault: str) -> Iterator[None]:
         raise SliceError(f"{name}: {fault} ({first_line(error)})") from None
 
 
+@dataclass(frozen=True)
+class Frame:
+    """A checked file: its size, bytes, and all that stands before and after its pixels.
+
+    Another one that has the same has the same header.
+    """
+
+    size: int
+    around: Sequence[tuple[int, bytes]]
+    header: Header
+
+    def fits(self, file: IO[bytes], size: int) -> bool:
+        """True if an open file of this size has the same around its pixels."""
+        there = file.fileno()
+        return size == self.size and all(
+            os.pread(there, len(part), start) == part for start, part in self.around
+        )
+
+
+def frame(file: IO[bytes], size: int, page: tifffile.TiffPage, header: Header) -> Frame | None:
+    """None where pixels and what describes them may be mixed, as where they are compressed."""
+    start, length = page.dataoffsets[0], sum(page.databytecounts)
+    stop = start + length
+    if not page.is_contiguous or length != page.nbytes or size - length > FRAME_BYTES:
+        return None
+    parts = [(0, start), (stop, size - stop)]
+    return Frame(size, [(at, os.pread(file.fileno(), n, at)) for at, n in parts], header)
+
+
 class TiffSeries:
     """One TIFF file per slice."""
 
-    def __init__(self, files: list[Path], names: list[str], source: str) -> None:
-        """files : in the order of z; names : of the slices, all different."""
+    def __init__(
+        self, files: list[Path], names: list[str], source: str, numbers: list[int] | None
+    ) -> None:
+        """files : in the order of z; names : of the slices, all different; numbers : in these."""
         self.files = files
         self.source = source
         self.names = names
-        self.numbers = slice_numbers(names)
+        self.numbers = numbers
+        self._frame: Frame | None = None  # of the file that was checked last
 
     def header(self, z: int) -> Header:
-        """See `Stack`."""
+        """See `Stack`. Most files of a series differ in their pixels alone: those are not parsed
+        one by one.
+        """
         path = self.files[z]
-        with reading(str(path), "not a readable TIFF"), tifffile.TiffFile(path) as tiff:
-            page = tiff.pages.first
-            count = max(len(tiff.pages), promised_pixels(tiff, [page]) // max(1, page.size))
-            if count != 1:
-                raise SliceError(f"{path}: {count} pages, expected one slice per file")
-            header = check_page(page, path.stat().st_size, str(path))
-            return replace(header, voxel_size=read_voxel_size(tiff))
+        with reading(str(path), "not a readable TIFF"), path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if self._frame and self._frame.fits(file, size):
+                return self._frame.header
+            with tifffile.TiffFile(file) as tiff:
+                page = tiff.pages.first
+                count = max(len(tiff.pages), promised_pixels(tiff, [page]) // max(1, page.size))
+                if count != 1:
+                    raise SliceError(f"{path}: {count} pages, expected one slice per file")
+                header = check_page(page, size, str(path))
+                header = replace(header, voxel_size=read_voxel_size(tiff))
+                self._frame = frame(file, size, page, header)
+        return header
 
     def read(self, z: int) -> Image:
         """See `Stack`."""

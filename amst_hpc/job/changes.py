@@ -7,37 +7,36 @@ the same stack.
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from amst_hpc.config import InputError
 from amst_hpc.geometry import split
+from amst_hpc.images.headers import DAMAGED, OPTIONS, Looked, stamp_of
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack, checksum
-from amst_hpc.job.journal import compared, registered, write_whole
+from amst_hpc.job.journal import ALL, compared, registered, write_whole
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.registration.template import is_blank
 
 log = logging.getLogger(__name__)
-
-STAMPS = "stamps.json"
-OPTIONS = {"raw": "RAW", "prealigned": "PREALIGNED"}
+STAMPS = "stamps"  # a file of the journal
 NAMED = 4  # slices in a message
-Stamps = Mapping[str, Sequence[str]]  # of each stack, by slice
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What is to be registered again. stamps : of now. raw : slices of RAW that have other pixels.
+    """What is to be registered again. looked : what was seen of the slices now. raw : slices of RAW
+    that have other pixels.
 
     slices : these, and those whose templates hold a pre-aligned slice that has.
     """
 
-    stamps: Stamps
+    looked: Looked
     raw: Sequence[int] = ()
     slices: Sequence[int] = ()
 
@@ -51,23 +50,44 @@ class Suspect(NamedTuple):
     blank: bool
 
 
-def read_stamps(inputs: Inputs) -> Stamps:
-    """Those of now."""
-    stacks = {"raw": inputs.raw} | ({} if inputs.alone else {"prealigned": inputs.prealigned})
-    return {name: [_stamp(s, z) for z in range(inputs.depth)] for name, s in stacks.items()}
+def read_stamps(inputs: Inputs, comm: Communicator) -> dict[str, dict[int, str]]:
+    """Those of now of `inputs.part`, by stack and slice, on rank 0; shared out over the ranks."""
+    part = inputs.part.slices(inputs.depth)
+    share = [part[i] for i in split(len(part), comm.size)[comm.rank]]
+    found = {name: {z: stamp_of(s, z) for z in share} for name, s in _stacks(inputs).items()}
+    parts = comm.gather(found) or []
+    return {name: {z: s for each in parts for z, s in each[name].items()} for name in found}
 
 
-def _stamp(stack: Stack, z: int) -> str:
-    """Empty for a file that is gone: it has no other pixels."""
-    try:
-        return stack.stamp(z)
-    except FileNotFoundError:
-        return ""
+def _stacks(inputs: Inputs) -> Mapping[str, Stack]:
+    one = inputs.prealigned is inputs.raw or inputs.alone
+    return {"raw": inputs.raw} | ({} if one else {"prealigned": inputs.prealigned})
 
 
-def write_stamps(journal: Path, stamps: Stamps) -> None:
-    """Keep them beside the records that they belong to."""
-    write_whole(journal / STAMPS, json.dumps(stamps))
+def write_looked(journal: Path, looked: Looked, block: int) -> None:
+    """Keep what was seen of the slices beside the records that belong to it.
+
+    Each block of an array has a file of its own, until one that looks at all replaces them.
+    """
+    write_whole(_place(journal, block), looked.to_json())
+    for path in [] if block else journal.glob(f"{STAMPS}-b*.json"):
+        path.unlink()
+
+
+def _place(journal: Path, block: int) -> Path:
+    return journal / (f"{STAMPS}-b{block:04d}.json" if block else f"{STAMPS}.json")
+
+
+def read_looked(journal: Path, blocks: Set[int] = ALL) -> list[Looked]:
+    """What `write_looked` has kept, of these blocks and of all, without what is damaged; blocks :
+    empty: of every block.
+    """
+    each = [_place(journal, n) for n in blocks] or journal.glob(f"{STAMPS}-b*.json")
+    found = []
+    for path in [_place(journal, 0), *each]:
+        with suppress(FileNotFoundError, *DAMAGED):
+            found.append(Looked.from_json(path.read_text()))
+    return found
 
 
 def find_changes(
@@ -78,8 +98,7 @@ def find_changes(
     radius : of the templates. The result counts on rank 0. Raises `InputError` where most slices
     are others.
     """
-    stamps = read_stamps(inputs) if comm.rank == 0 else {}
-    looked = _look(journal, stamps, radius, inputs) if comm.rank == 0 else None
+    looked = _look(journal, inputs.looked, radius, inputs) if comm.rank == 0 else None
     known, suspects = comm.bcast(looked)
     changed = _compare(inputs, suspects, comm)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
@@ -91,7 +110,7 @@ def find_changes(
                 f"{len(known)} have other pixels ({_some([names[stack][z] for z in others])}); "
                 "expected the same, another OUT, or --overwrite"
             )
-    found = _affected(changed, known, radius, stamps)
+    found = _affected(changed, known, radius, inputs.looked)
     if comm.rank == 0 and suspects:
         _tell(names, suspects, changed, found)
     return found
@@ -102,61 +121,56 @@ def find_late_changes(
 ) -> tuple[Changes, str]:
     """What got other pixels while the job ran, and some of its names; collective.
 
-    What cannot be read any more has served its turn. The changes count on rank 0.
+    What cannot be read any more has served its turn. The changes count on rank 0; their headers
+    were not looked at, so that their stamps are not those of slices that were.
     """
-    looked = None
+    now, looked = Looked(inputs.looked.first, read_stamps(inputs, comm)), None
     if comm.rank == 0:
-        stamps = read_stamps(inputs)
-        known, suspects = _look(journal, stamps, radius, inputs)
-        looked = stamps, known, [s for s in suspects if s.blank or s.crc is not None]
-    stamps, known, suspects = comm.bcast(looked)
+        known, suspects = _look(journal, now, radius, inputs)
+        looked = known, [s for s in suspects if s.blank or s.crc is not None]
+    known, suspects = comm.bcast(looked)
     changed = _compare(inputs, suspects, comm, lost=False)
     names = {"raw": inputs.raw.names, "prealigned": inputs.prealigned.names}
     told = [f"{OPTIONS[s.stack]} {names[s.stack][s.z]}" for s in sorted(changed)]
-    return _affected(changed, known, radius, stamps), _some(told)
+    return _affected(changed, known, radius, inputs.looked), _some(told)
 
 
-def _affected(changed: Set[Suspect], known: Set[int], radius: int, stamps: Stamps) -> Changes:
+def _affected(changed: Set[Suspect], known: Set[int], radius: int, looked: Looked) -> Changes:
     """Of the slices that are registered (`known`), those that depend on changed ones."""
     raw = sorted(s.z for s in changed if s.stack == "raw")
-    last = [*stamps][-1] if stamps else ""  # what templates are made of
+    last = [*looked.first][-1] if looked.first else ""  # what templates are made of
     around = {s.z + i for s in changed if s.stack == last for i in range(-radius, radius + 1)}
-    return Changes(stamps, raw, sorted({*raw, *around} & known))
+    return Changes(looked, raw, sorted({*raw, *around} & known))
 
 
 def _look(
-    journal: Path, stamps: Stamps, radius: int, inputs: Inputs
+    journal: Path, now: Looked, radius: int, inputs: Inputs
 ) -> tuple[set[int], list[Suspect]]:
-    """The slices that were registered; those they depend on whose stamps are not in the journal.
+    """The slices that were registered; those they depend on whose stamps are not the kept ones.
 
     Of raw alone also those that were compared: more are not looked at.
     """
-    found = registered(journal, "slice", "provisional")
+    blocks = inputs.part.near(inputs.depth)
+    found = registered(journal, "slice", "provisional", blocks=blocks)
     records = {z: record for (z, *_), record in found.items()}
     if inputs.alone:
-        records |= compared(journal)
+        records |= compared(journal, blocks)
     looked = [("raw", "crc", {*records})]
     if not inputs.alone:
         near = {i for z in records for i in range(z - radius, z + radius + 1)}
-        looked.append(("prealigned", "crc_prealigned", near & {*range(inputs.depth)}))
-    before = _kept_stamps(journal)
+        looked.append(("prealigned", "crc_prealigned", near))
+    kept = [seen.stamps for seen in read_looked(journal, blocks)]
     suspects = []
     for stack, key, slices in looked:
-        for z in sorted(slices):
-            if before.get(stack, {}).get(z) != stamps[stack][z] != "":
+        stamps = now.stamps.get(stack, {})
+        before = [seen[stack] for seen in kept if stack in seen]
+        for z in sorted(slices & stamps.keys()):
+            same = {stamps[z]} == {seen[z] for seen in before if z in seen}
+            if stamps[z] and not same:
                 record = records.get(z, {})
                 blank = stack == "raw" and record["blank"] and not record["unreadable"]
                 suspects.append(Suspect(stack, z, record.get(key), blank))
     return set(records), suspects
-
-
-def _kept_stamps(journal: Path) -> dict[str, dict[int, str]]:
-    """What `write_stamps` has kept, by stack and slice; empty where it has not."""
-    try:
-        found = json.loads((journal / STAMPS).read_text())
-        return {stack: dict(enumerate(each)) for stack, each in found.items()}
-    except (FileNotFoundError, ValueError, AttributeError, TypeError):
-        return {}
 
 
 def _compare(

@@ -23,6 +23,8 @@ from amst_hpc.parallel.node import batch_job, restarts
 from amst_hpc.parallel.signals import Stopped
 
 FRUITLESS_ATTEMPTS = 3
+FRUITS = {"pair", "slice", "provisional", "layer", "closed", FORGOTTEN}
+"""Records of what a try has done."""
 
 
 @contextmanager
@@ -90,22 +92,21 @@ def failure_time(out: Path) -> float:
 
 def fruitless_attempts(journal: Path, block: int = 0) -> int:
     """How many of the last tries in a row registered no slice or pair and wrote no layer."""
-    kinds: dict[int, set[str]] = {}
+    logs: dict[int, list[str]] = {}
     for path in journal.glob(f"*-b{block:04d}-*.log" if block else "*.log"):
-        found = {record["kind"] for record in records(journal, path.name)}
-        kinds.setdefault(int(path.name.split("-")[0]), set()).update(found)
-    count = 0
-    for attempt in sorted(kinds, reverse=True):
-        if kinds[attempt] & {"pair", "slice", "provisional", "layer", "closed", FORGOTTEN}:
-            break
-        count += 1
-    return count
+        logs.setdefault(int(path.name.split("-")[0]), []).append(path.name)
+    for count, attempt in enumerate(sorted(logs, reverse=True)):
+        if any(r["kind"] in FRUITS for name in logs[attempt] for r in records(journal, name)):
+            return count
+    return len(logs)
 
 
 def refuse_fruitless_restart(out: Path, block: int = 0) -> None:
     """End a job that Slurm starts again and again for nothing. Raises `InputError`."""
+    if not restarts():
+        return
     tries = fruitless_attempts(run_folder(out) / "journal", block)
-    if not restarts() or tries < FRUITLESS_ATTEMPTS:
+    if tries < FRUITLESS_ATTEMPTS:
         return
     why = (
         failure_reason(out) or "it ended without a word (killed, out of memory or time, node lost)"

@@ -11,14 +11,17 @@ from __future__ import annotations
 import faulthandler
 import json
 import os
+import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from pathlib import Path
 from typing import IO, Any, Self
 
 FSYNC_SECONDS = 2.0
 FORGOTTEN = "forgotten"  # a record: what stands before it of its `slices` does not count any more
+ALL: Set[int] = frozenset()
+OF_BLOCK = re.compile(r"[0-9]+-b([0-9]+)-")  # a file of a block of an array, see `Attempt.name`
 Record = dict[str, Any]
 
 
@@ -41,9 +44,17 @@ def decode(line: bytes) -> Record | None:
     return record if isinstance(record, dict) else None
 
 
-def records(folder: Path, pattern: str = "*.register.log") -> Iterator[Record]:
-    """The whole records of the files that fit `pattern`, in the order of the attempts."""
+def records(
+    folder: Path, pattern: str = "*.register.log", blocks: Set[int] = ALL
+) -> Iterator[Record]:
+    """The whole records of the files that fit `pattern`, in the order of the attempts.
+
+    blocks : of an array, whose files are read, beside those of no block; empty: all are.
+    """
     for path in sorted(folder.glob(pattern)):
+        of_block = OF_BLOCK.match(path.name)
+        if of_block and blocks and int(of_block[1]) not in blocks:
+            continue
         with path.open("rb") as file:
             for line in file:
                 record = decode(line)
@@ -51,13 +62,13 @@ def records(folder: Path, pattern: str = "*.register.log") -> Iterator[Record]:
                     yield record
 
 
-def registered(folder: Path, *kinds: str) -> dict[tuple[int, ...], Record]:
+def registered(folder: Path, *kinds: str, blocks: Set[int] = ALL) -> dict[tuple[int, ...], Record]:
     """The last record of each slice, of these kinds, that was not forgotten since.
 
-    By its number and those of the slices that its template was without.
+    By its number and those of the slices that its template was without. blocks : see `records`.
     """
     found: dict[tuple[int, ...], Record] = {}
-    for r in records(folder):
+    for r in records(folder, blocks=blocks):
         if r["kind"] == FORGOTTEN:
             found = {key: kept for key, kept in found.items() if key[0] not in r["slices"]}
         elif r["kind"] in kinds:
@@ -65,10 +76,13 @@ def registered(folder: Path, *kinds: str) -> dict[tuple[int, ...], Record]:
     return found
 
 
-def compared(folder: Path) -> dict[int, Record]:
-    """The last record of each raw slice that was compared with others and not forgotten since."""
+def compared(folder: Path, blocks: Set[int] = ALL) -> dict[int, Record]:
+    """The last record of each raw slice that was compared with others and not forgotten since.
+
+    blocks : see `records`.
+    """
     found: dict[int, Record] = {}
-    for r in records(folder, "*.prealign.log"):
+    for r in records(folder, "*.prealign.log", blocks):
         if r["kind"] == FORGOTTEN:
             found = {z: kept for z, kept in found.items() if z not in r["slices"]}
         elif r["kind"] == "seen":

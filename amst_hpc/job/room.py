@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Set
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,13 @@ def refuse_inputs(job: Job, output: Output) -> None:
 
 
 def _slices_behind(path: Path, several: bool) -> set[Path]:
-    """The folders of slices that are links."""
-    found = path.parent.glob(path.name) if several else path.iterdir() if path.is_dir() else ()
-    return {each.resolve().parent for each in found if each.is_symlink()}
+    """The folders of slices that are links; none of the others is looked at."""
+    folder, pattern = (path.parent, path.name) if several else (path, "*")
+    if not folder.is_dir():
+        return set()
+    with os.scandir(folder) as entries:
+        links = [e.path for e in entries if e.is_symlink() and fnmatchcase(e.name, pattern)]
+    return {Path(link).resolve().parent for link in links}
 
 
 def refuse_foreign_folder(out: Path) -> None:

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from amst_hpc.config import PASSING_ERRORS, Config, InputError, Output
+from amst_hpc.images.headers import Looked
 from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.changes import (
     Changes,
     find_changes,
     find_late_changes,
-    read_stamps,
-    write_stamps,
+    read_looked,
+    write_looked,
 )
 from amst_hpc.job.fingerprint import fingerprint
 from amst_hpc.job.journal import (
@@ -64,13 +65,15 @@ def view_path(out: Path, output: Output) -> Path:
 class Attempt:
     """One start of a job, or of block `block` of it (0: the whole); its files are named by it.
 
-    retry : slices that fell back at an earlier start are registered again.
+    retry : slices that fell back at an earlier start are registered again. near : the blocks whose
+    records a block needs; empty: all.
     """
 
     out: Path
     number: int = 0
     block: int = 0
     retry: bool = False
+    near: frozenset[int] = frozenset()
 
     def name(self, rank: int) -> str:
         """Of the files of one rank."""
@@ -120,7 +123,7 @@ class Attempt:
         excluded now, and no others. provisional : also where something could not be read.
         """
         kinds = ("slice", "provisional") if provisional else ("slice",)
-        found, names = registered(self.journal, *kinds), inputs.raw.names
+        found, names = registered(self.journal, *kinds, blocks=self.near), inputs.raw.names
         keys = {z: (z, *inputs.left_out(z, radius)) for z in inputs.select}
         return {
             z: replace(SliceResult.from_record(found[k]), file=names[z])
@@ -137,7 +140,7 @@ class Attempt:
         the pass that made them, `pair` or `prealign`.
         """
         found: dict[tuple[int, int], tuple[str, PairResult]] = {}
-        for r in records(self.journal, f"*.{work}.log"):
+        for r in records(self.journal, f"*.{work}.log", self.near):
             if r["kind"] == "pair":
                 found[r["z"], r["k"]] = r["key"], PairResult.from_record(r)
             elif r["kind"] == FORGOTTEN and not sampled.isdisjoint(r["slices"]):
@@ -153,16 +156,19 @@ class Attempt:
             journal.write({"kind": FORGOTTEN, "layers": layers})
 
     def forget(self, changes: Changes) -> None:
-        """Slices that have other pixels now are to be registered again; keep the stamps of now."""
+        """Slices that have other pixels now are to be registered again; keep what was seen of all.
+
+        Every block is to know: the file is of none.
+        """
         if changes.slices:
-            number = replace(self, number=next_attempt(self.journal))
+            number = replace(self, number=next_attempt(self.journal), block=0)
             raw = changes.raw
             for work, slices in (("register", changes.slices), ("pair", raw), ("prealign", raw)):
-                with number.open_journal(0, work) as journal:
+                with number.open_journal(self.block, work) as journal:
                     journal.write({"kind": FORGOTTEN, "slices": slices})
             for kept in (self._settled, self.folder / PLACED):
                 kept.unlink(missing_ok=True)
-        write_stamps(self.journal, changes.stamps)
+        write_looked(self.journal, changes.looked, self.block)
 
     def refuse_late_changes(self, inputs: Inputs, radius: int, comm: Communicator) -> None:
         """End a job whose inputs got other pixels while it ran; collective.
@@ -249,14 +255,21 @@ def open_attempt(
     lock = OutputLock(run_folder(job.out), block, on_loss=lambda: comm.Abort(1))
     try:
         job, now = on_rank_0(comm, lambda: _look(job, config, inputs, lock))
-        attempt, radius = Attempt(job.out, block=block, retry=job.retry), config.template.radius
+        near = inputs.part.near(inputs.depth)
+        attempt, radius = Attempt(job.out, 0, block, job.retry, near), config.template.radius
         if job.overwrite:
-            changes = Changes(read_stamps(inputs) if comm.rank == 0 else {})
+            changes = Changes(inputs.looked)
         else:
             changes = find_changes(job.out, attempt.journal, inputs, radius, comm)
         yield on_rank_0(comm, lambda: _make_folder(job, config, now, attempt, changes))
     finally:
         lock.release()
+
+
+def seen_before(job: Job, block: int = 0) -> list[Looked]:
+    """What earlier starts have seen of the slices: of a block its own."""
+    blocks = {block} if block else frozenset[int]()
+    return [] if job.overwrite else read_looked(run_folder(job.out) / "journal", blocks)
 
 
 def _look(job: Job, config: Config, inputs: Inputs, lock: OutputLock) -> tuple[Job, dict[str, Any]]:

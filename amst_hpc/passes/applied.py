@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from amst_hpc.images.pairing import Inputs
@@ -24,7 +24,7 @@ class AppliedStack(AlignedStack):
     not read, and why; they stay black.
     """
 
-    stamps: Sequence[str] = ()
+    stamps: Mapping[int, str] = field(default_factory=dict)
     unreadable: dict[int, str] = field(default_factory=dict)
 
     def read(self, inputs: Inputs, result: SliceResult) -> Image | None:
@@ -41,7 +41,7 @@ class AppliedStack(AlignedStack):
         never taken for written, so that the same command tries it again.
         """
         numbers = [self.results[i].z for i in slices]
-        stamps = [self.stamps[z] for z in numbers]
+        stamps = [self.stamps.get(z, "") for z in numbers]
         lacking = [z for z in numbers if z in self.unreadable]
         text = f"{super().key(slices)} {stamps} {lacking}"
         return hashlib.sha256(text.encode()).hexdigest()[:16]

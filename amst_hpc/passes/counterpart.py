@@ -16,6 +16,7 @@ from pathlib import Path
 from amst_hpc.config import PASSING_ERRORS, Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.chunked import describe_unwritten
+from amst_hpc.images.headers import Looked, stamp_of
 from amst_hpc.images.names import number_fault
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.paired import PairedStack
@@ -28,7 +29,7 @@ from amst_hpc.images.pairing import (
 )
 from amst_hpc.images.stack import Header, SliceError, Stack
 from amst_hpc.job.finished_run import FinishedRun, Yx
-from amst_hpc.parallel.communicator import Communicator, on_all_ranks
+from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import scaled
 
@@ -82,21 +83,44 @@ def open_counterpart(
     there = [z for z in select if z in places]
     names = {r.z: r.file for r in run.results}
     stack = PairedStack(other, places, [names.get(z, "") for z in range(run.depth)])
-    first = on_all_ranks(comm, lambda: _header(stack, there[0]))
-    mine = split(len(there), comm.size)[comm.rank]
-    faults = [f for i in mine if (f := slice_fault(stack, there[i], first, task, run))]
+    faults, looked = _look_at_slices(stack, there, task, run, comm)
     if fault := name_fault(job.out, config.output):
         faults.append(f"OUT {job.out}: {fault}")
     if len({stack.names[z] for z in select}) < len(select):
         faults.append(f"{OTHER} {other.source}: lacks slices that others have the names of")
-    faults = list(dict.fromkeys(f for part in comm.allgather(faults) for f in part))
     if faults:
         raise InputError(faults[0] + (f" (and {len(faults) - 1} more)" if faults[1:] else ""))
+    first = looked.first["raw"]
     shape = scaled_shape(run.shape, run.raw_size(there[0]), first.shape, task.scale)
     applied = {"transforms": run.digest, "canvas": list(shape), "scale": task.scale}
     applied["nearest"] = task.nearest
     inputs = Inputs(stack, stack, run.depth, shape, first.dtype, select, applied=applied)
+    inputs = replace(inputs, looked=looked)
     return inputs, [_applied(r, stack, task.scale) for r in run.results if r.z in select]
+
+
+def _look_at_slices(
+    stack: PairedStack,
+    there: Sequence[int],
+    task: Application,
+    run: FinishedRun,
+    comm: Communicator,
+) -> tuple[list[str], Looked]:
+    """What is wrong with the slices, and what was seen of them (on rank 0); collective."""
+    first = on_rank_0(comm, lambda: _header(stack, there[0]))
+    stamps: dict[int, str] = {}
+    sizes: dict[int, Yx] = {}
+    faults: dict[str, None] = {}
+    for i in split(len(there), comm.size)[comm.rank]:
+        z = there[i]
+        stamps[z] = stamp_of(stack, z)
+        fault, sizes[z] = slice_fault(stack, z, first, task, run)
+        faults |= {fault: None} if fault else {}
+    parts = comm.gather((stamps, sizes)) or []
+    stamps = {z: stamp for part, _ in parts for z, stamp in part.items()}
+    sizes = {z: yx for _, part in parts for z, yx in part.items() if yx != first.shape}
+    found = dict.fromkeys(f for part in comm.allgather([*faults]) for f in part)
+    return [*found], Looked({"raw": first}, {"raw": stamps}, sizes)
 
 
 def _select(wanted: tuple[int | None, int | None], run: FinishedRun) -> range:
@@ -186,24 +210,30 @@ def _header(stack: Stack, z: int) -> Header:
 
 def slice_fault(
     stack: PairedStack, z: int, first: Header, task: Application, run: FinishedRun
-) -> str:
-    """What is wrong with a slice: unreadable, cut short, of another size or dtype; else empty."""
+) -> tuple[str, Yx]:
+    """What is wrong with a slice: unreadable, cut short, of another size or dtype (else empty); and
+    its size.
+    """
     try:
         header = _header(stack, z)
     except InputError as error:
-        return str(error)
+        return str(error), first.shape
     name = f"{OTHER} {stack.source} slice {stack.names[z]}"
     if header.dtype != first.dtype:
-        return f"{name}: dtype {header.dtype}, expected {first.dtype} as in the first one"
+        return (
+            f"{name}: dtype {header.dtype}, expected {first.dtype} as in the first one",
+            first.shape,
+        )
     raw = run.raw_size(z)
     if not fits(header.shape, raw, task.scale):
         fitting = find_scale(header.shape, raw)
         told = f"--scale {fitting:g} would fit" if fitting else "no --scale would fit"
-        return (
+        fault = (
             f"{name}: size {header.shape} (y, x), RAW of {run.out} {raw}: expected --scale "
             f"{task.scale:g} times as large; {told}"
         )
-    return ""
+        return fault, header.shape
+    return "", header.shape
 
 
 def fits(size: Yx, raw: Yx, scale: float) -> bool:
@@ -238,13 +268,12 @@ def _applied(result: SliceResult, stack: PairedStack, scale: float) -> SliceResu
     return replace(found, transform=exact)
 
 
-def find_late_changes(stack: Stack, before: Sequence[str], now: Sequence[str]) -> None:
+def find_late_changes(stack: Stack, before: Mapping[int, str], now: Mapping[int, str]) -> None:
     """Raises OSError where slices got other pixels while the job ran; stamps by number in RAW.
 
     What cannot be read any more has served its turn.
     """
-    pairs = enumerate(zip(before, now, strict=True))
-    others = [stack.names[z] for z, (a, b) in pairs if a != b != ""]
+    others = [stack.names[z] for z, stamp in before.items() if stamp != now[z] != ""]
     if others:
         reason = f"{OTHER} {shorten(others)}: got other pixels while the job ran"
         raise OSError(errno.EIO, f"{reason}; the same command writes them again")

@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 
 from amst_hpc.config import Config, InputError
 from amst_hpc.images.chunked import block_bytes
+from amst_hpc.images.headers import check_header, is_larger, margin_fault, sample_of
 from amst_hpc.images.opening import open_stack
 from amst_hpc.images.pairing import (
     common_depth,
     describe_stacks,
     refuse_other_numbers,
-    slice_faults,
 )
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.job.progress import ProgressMeter, duration
@@ -76,19 +76,24 @@ def check_inputs(
 
 def _look_at(stacks: Mapping[str, Stack], depth: int) -> tuple[list[str], list[str]]:
     """What is wrong with the slices, and which are black."""
-    raw = stacks["RAW"]
-    prealigned = stacks.get("PREALIGNED", raw)
-    first = raw.header(0), prealigned.header(0)
+    first = {option: stack.header(0) for option, stack in stacks.items()}
+    canvas = [*first.values()][-1].shape
     faults: list[str] = []
+    large: list[int] = []
     blank: dict[str, list[str]] = {option: [] for option in stacks}
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
-            found = slice_faults(raw, prealigned, z, *first)
-            faults += found
-            for option, stack in stacks.items() if not found else ():
+            for option, stack in stacks.items():
+                header, fault = check_header(stack, z, option.lower(), first[option])
+                if fault:
+                    faults.append(fault)
+                    continue
                 blank[option] += _if_blank(stack, z, option, faults)
+                if header and is_larger(header.shape, canvas):
+                    large.append(z)
             if meter.due():
                 meter.update(z + 1)
+    faults += filter(None, [margin_fault(stacks["RAW"], z, canvas) for z in sample_of(large)])
     return faults, [_describe_blank(option, names) for option, names in blank.items() if names]
 
 

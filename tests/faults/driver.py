@@ -7,9 +7,10 @@ crash : the slice at which elastix is made to die of SIGSEGV.
 sync : seconds after which layers that were written are put on disk.
 written : a file that gets the number of each layer that is begun to be stored.
 kill : "module:function" of the program; who calls it gets SIGKILL.
-hidden : [rank, end]; the folders that this rank lists have no file whose path ends so.
+hidden : [rank, end]; this rank does not see a file whose path ends so.
 """
 
+import errno
 import importlib
 import json
 import os
@@ -81,16 +82,18 @@ def deadly(place):
 
 
 def hide(rank, end):
-    """Folders lack what ends on `end` on one rank, as on a node with an old listing."""
+    """What ends on `end` is not there for one rank, as on a node with another file system."""
     if rank != RANK:
         return
-    for method in ("glob", "iterdir"):
-        listed = getattr(Path, method)
+    for method in ("stat", "open"):
+        found = getattr(Path, method)
 
-        def fewer(self, *args, listed=listed):
-            return (path for path in listed(self, *args) if not str(path).endswith(end))
+        def missing(self, *args, found=found, **options):
+            if str(self).endswith(end):
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(self))
+            return found(self, *args, **options)
 
-        setattr(Path, method, fewer)
+        setattr(Path, method, missing)
 
 
 if __name__ == "__main__":

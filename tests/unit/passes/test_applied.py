@@ -21,7 +21,7 @@ def made(tmp_path):
     inputs = Inputs(stack, stack, 3, (16, 20), "uint8", range(3))
     moved = translation(2, 0)
     results = [SliceResult(z, transform=moved if z < 2 else None) for z in range(3)]
-    return lambda *stamps: AppliedStack(inputs, results, stamps=stamps)
+    return lambda *stamps: AppliedStack(inputs, results, stamps=dict(enumerate(stamps)))
 
 
 def test_what_is_not_there_is_black(made):

@@ -137,9 +137,9 @@ def test_options_that_cannot_be_are_refused(options, expected):
 
 def test_slices_that_change_meanwhile_end_the_job():
     stack = stack_of([1, 2, 3])
-    find_late_changes(stack, ["a", "b", ""], ["a", "", ""])
+    find_late_changes(stack, {0: "a", 1: "b"}, {0: "a", 1: "", 2: "new"})
     with pytest.raises(OSError, match=r"OTHER_RAW d_2.tif: got other pixels while the job ran"):
-        find_late_changes(stack, ["a", "b", ""], ["a", "c", ""])
+        find_late_changes(stack, {0: "a", 1: "b"}, {0: "a", 1: "c", 2: ""})
 
 
 def test_a_few_names_stand_for_many():
