@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from scipy import ndimage
+from scipy import fft, ndimage
 
 from amst_hpc.content import filled
 from amst_hpc.correlation import UNRELATED, pearson
@@ -15,7 +16,7 @@ from amst_hpc.transform import FloatImage, Matrix
 
 XCORR_SIGMA = 1.0
 XCORR_UPSAMPLE = 100
-PEAK_UPSAMPLE = 50
+NEWTON_STEPS = 4
 EDGE = 7  # px: twice as far as an edge is seen, and one
 PEAK_PIXELS = 1 << 18
 PEAK_STEPS = 24
@@ -62,14 +63,37 @@ def _repeats(shift: float, size: int) -> list[float]:
 def cross_correlation(fixed: FloatImage, moving: FloatImage) -> tuple[float, float]:
     """Shift (y, x) px of `moving` against `fixed`: the peak of the correlation of both, windowed.
 
-    At 1/50 px, not phase-normalised.
+    Not phase-normalised. Between pixels the correlation is the sum of its waves; Newton's method
+    goes from the pixel of the largest to the top.
     """
-    from skimage.registration import phase_cross_correlation
+    a, b = (fft.rfft2(_windowed(image)) for image in (fixed, moving))
+    waves = a.conj() * b
+    found = fft.irfft2(waves, s=fixed.shape)
+    place = np.array(np.unravel_index(int(np.abs(found).argmax()), found.shape), np.float64)
+    wide = fixed.shape[1]
+    y, x = (2j * np.pi * f for f in (fft.fftfreq(fixed.shape[0]), fft.rfftfreq(wide)))
+    twice = np.where((np.arange(len(x)) > 0) & (2 * np.arange(len(x)) < wide), 2, 1)
+    for _ in range(NEWTON_STEPS):
+        along_y, along_x = np.exp(y * place[0]), twice * np.exp(x * place[1])
+        of_x = waves @ np.stack([along_x, along_x * x, along_x * x * x], 1).astype(waves.dtype)
+        c = (np.stack([along_y, along_y * y, along_y * y * y]) @ of_x).real
+        bend = np.array([[c[2, 0], c[1, 1]], [c[1, 1], c[0, 2]]])
+        if c[2, 0] >= 0 or np.linalg.det(bend) <= 0:
+            break  # no hill, as of a black image
+        place += np.clip(np.linalg.solve(bend, [-c[1, 0], -c[0, 1]]), -0.5, 0.5)
+    half = np.array(fixed.shape) // 2
+    top = (place + half) % fixed.shape - half
+    return float(top[0]), float(top[1])
 
-    window = np.outer(*(np.hanning(size + 2)[1:-1] for size in fixed.shape)).astype(np.float32)
-    prepared = [(image - image.mean()) * window for image in (fixed, moving)]
-    shift = phase_cross_correlation(*prepared, upsample_factor=PEAK_UPSAMPLE, normalization=None)[0]
-    return -float(shift[0]), -float(shift[1])
+
+def _windowed(image: FloatImage) -> FloatImage:
+    return np.asarray((image - image.mean()) * _window(image.shape), np.float32)
+
+
+@lru_cache(maxsize=4)
+def _window(shape: tuple[int, int]) -> FloatImage:
+    """Falls to zero at the borders."""
+    return np.outer(*(np.hanning(size + 2)[1:-1] for size in shape)).astype(np.float32)
 
 
 class Peak(NamedTuple):
