@@ -27,6 +27,7 @@ from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blo
 from amst_hpc.config import Config, InputError, Output
 from amst_hpc.images.headers import WHOLE, Part
 from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
+from amst_hpc.job.done import keep_done, read_done
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import check_room, find_place
@@ -111,8 +112,10 @@ def _part_of(block: tuple[int, int], job: Job, config: Config) -> Part:
 
 
 def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Outcome:
-    began = time.monotonic()
+    began, view = time.monotonic(), view_path(job.out, config.output)
     with open_attempt(job, config, inputs, comm) as attempt:
+        if done := on_rank_0(comm, lambda: read_done(job, attempt, config, inputs)):
+            return Outcome(done, view, job.strict, placing=job.placing)
         with StopRequest(attempt.stop_flag) as stop:
             seconds = dict[str, float]()
             if inputs.alone:
@@ -124,7 +127,6 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
             else:
                 results, laps = _register(inputs, config, attempt, comm, stop)
                 seconds |= laps
-            view = view_path(job.out, config.output)
             outcome = Outcome(results, view, job.strict, placing=job.placing)
             if outcome.refused:
                 table = attempt.folder / "slices.csv"
@@ -139,6 +141,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs)
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
+        on_rank_0(comm, lambda: keep_done(attempt, config, inputs, results))
     return outcome
 
 

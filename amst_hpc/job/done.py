@@ -1,0 +1,65 @@
+"""`OUT.amst/done`: what a finished job ended with, so that the same line again has nothing to do.
+
+It counts while nothing has changed since: inputs, settings, journal, and the files of the output.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from amst_hpc.config import Config
+from amst_hpc.images.pairing import Inputs, Job
+from amst_hpc.job.journal import encode, records, write_whole
+from amst_hpc.job.run_folder import Attempt, read_fingerprint, view_path
+from amst_hpc.slice_result import SliceResult
+
+DONE = "done"
+PRODUCTS = ("run.json", "transforms.json", "slices.csv", "checksums")
+
+
+def keep_done(
+    attempt: Attempt, config: Config, inputs: Inputs, results: Sequence[SliceResult]
+) -> None:
+    """Keep the results of a job of which all files are there."""
+    if config.output.format == "bdv" and not any(result.provisional for result in results):
+        lines = [encode({"state": _state(attempt, config, inputs)})]
+        lines += [encode(result.to_record()) for result in results]
+        write_whole(attempt.folder / DONE, b"".join(lines).decode())
+
+
+def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> list[SliceResult]:
+    """What `keep_done` has kept; empty where something is to be done."""
+    if job.retry or (config.output.report and not (attempt.folder / "report.html").exists()):
+        return []
+    first, *found = [*records(attempt.folder, DONE)] or [{}]
+    if first.get("state") != _state(attempt, config, inputs):
+        return []
+    return [SliceResult.from_record(record) for record in found]
+
+
+def _state(attempt: Attempt, config: Config, inputs: Inputs) -> str:
+    """Changes when anything does."""
+    view = view_path(attempt.out, config.output)
+    files = [attempt.out, view, view.with_suffix(".settings.xml")]
+    files += [attempt.folder / name for name in PRODUCTS]
+    job = read_fingerprint(attempt.out) or {}
+    parts = {
+        "job": {key: job[key] for key in sorted(job) if key != "job"},
+        "overrides": [list(override) for override in inputs.overrides],
+        "names": inputs.raw.names,
+        "journal": sorted((log.name, log.stat().st_size) for log in attempt.journal.glob("*.log")),
+        "files": [_stamp(path) for path in files],
+    }
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """Size and time of a file; (0, 0) where it is not."""
+    try:
+        status = path.stat()
+    except OSError:
+        return 0, 0
+    return status.st_size, status.st_mtime_ns
