@@ -29,6 +29,7 @@ SHARED = Path(os.environ.get("AMST_HPC_SHARED", ROOT.parent / "shared"))
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "support")]
 
 from launch import mpirun  # noqa: E402
+from many_slices import measure  # noqa: E402
 
 from amst_hpc.median import median_templates  # noqa: E402
 from amst_hpc.parallel.launch import find_mpirun  # noqa: E402
@@ -196,6 +197,9 @@ def main() -> None:
     options = parser.parse_args()
     print(f"{os.cpu_count()} cores, {find_mpirun()}, {time.strftime('%Y-%m-%d')}")
     median_speed()
+    with tempfile.TemporaryDirectory() as name:
+        for found in measure(Path(name), 3000, options.ranks):
+            row(*found)
     with tempfile.TemporaryDirectory() as name:
         writers(Path(name), options.ranks)
         whole_job(Path(name), options.slices, options.ranks)
