@@ -123,7 +123,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
                 on_rank_0(comm, lambda: check_room(job, config, inputs, attempt.partial, True))
                 seconds["compare"] = time.monotonic() - began
             if job.placing:
-                results = placed_results(inputs, seen)
+                results = on_rank_0(comm, lambda: placed_results(inputs, seen))
             else:
                 results, laps = _register(inputs, config, attempt, comm, stop)
                 seconds |= laps

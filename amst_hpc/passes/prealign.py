@@ -292,13 +292,13 @@ def place_whole(
 ) -> tuple[Inputs, Mapping[int, Seen]]:
     """Compare the raw slices and place them; collective.
 
-    Returns the inputs on their canvas, and what was seen of the slices. Raises `Stopped`, and
-    `InputError` where there is no canvas for them.
+    Returns the inputs on their canvas and, on rank 0, what was seen of the slices. Raises
+    `Stopped`, and `InputError` where there is no canvas for them.
     """
     seen, pairs = compare_raw(compare_whole(inputs, config), attempt, comm, stop)
     placement = on_rank_0(comm, lambda: place_raw(seen, pairs, inputs, config))
     on_rank_0(comm, lambda: keep_placed(attempt, placement, inputs.overrides))
-    return move(placement, inputs, config, comm), comm.bcast(seen)
+    return move(placement, inputs, config, comm), seen
 
 
 def place_raw(
