@@ -85,7 +85,7 @@ def read_looked(journal: Path, blocks: Set[int] = ALL) -> list[Looked]:
     each = [_place(journal, n) for n in blocks] or journal.glob(f"{STAMPS}-b*.json")
     found = []
     for path in [_place(journal, 0), *each]:
-        with suppress(FileNotFoundError, *DAMAGED):
+        with suppress(FileNotFoundError, NotADirectoryError, *DAMAGED):
             found.append(Looked.from_json(path.read_text()))
     return found
 
