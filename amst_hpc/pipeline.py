@@ -128,7 +128,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs, comm)
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
-    return outcome
+    return replace(outcome, report=job.out if config.output.report else None)
 
 
 def _register(
@@ -275,7 +275,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs, comm)
             facts |= describe_canvas(inputs)
             write_products(job, config, inputs, results, facts)
-    return Outcome(results, view)
+    return Outcome(results, view, report=out if config.output.report else None)
 
 
 def _place_blocks(

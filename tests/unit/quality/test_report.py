@@ -2,16 +2,20 @@
 
 import json
 import logging
+import os
 import re
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from jobs import restored
 from matrices import invert
 from report import make_run
 
 from amst_hpc.config import InputError
 from amst_hpc.job.journal import decode, encode
+from amst_hpc.job.lock import is_written
 from amst_hpc.quality import report
 from amst_hpc.quality.plots import draw_steps, new_axes, new_figure, plot_curve
 from amst_hpc.quality.reslices import RUN, shown_run
@@ -211,11 +215,33 @@ def test_no_fault_in_drawing_fails_the_run(tmp_path, monkeypatch, caplog):
         raise ZeroDivisionError("drawn")
 
     monkeypatch.setattr(report, "write_report", broken)
-    with caplog.at_level(logging.WARNING):
+    with restored(), caplog.at_level(logging.WARNING):
         report.try_report(tmp_path / "x.h5")
     assert [r.getMessage() for r in caplog.records] == [
         "the report could not be drawn (ZeroDivisionError: drawn)"
     ]
+
+
+def test_a_stop_ends_the_drawing_and_not_the_run(out, monkeypatch, caplog):
+    """The lock is free, and the same signals may come once more."""
+    write, folder = report.write_report, out.with_suffix(".amst")
+
+    def told(out):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(out)
+
+    monkeypatch.setattr(report, "write_report", told)
+    with restored(), caplog.at_level(logging.WARNING):
+        report.try_report(out)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [r.getMessage() for r in caplog.records] == [
+        "the report could not be drawn (Stopped: SIGTERM)"
+    ]
+    assert is_written(folder) is None
+    monkeypatch.setattr(report, "write_report", write)
+    with restored():
+        report.try_report(out)
+    assert (folder / "report.html").exists()
 
 
 def test_there_is_no_report_of_nothing(tmp_path):
