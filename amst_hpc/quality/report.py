@@ -7,6 +7,7 @@ page, `plots` draws its pictures.
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import io
 import logging
@@ -106,6 +107,8 @@ def _picture(figure: Figure | None, name: str) -> str:
     figure.savefig(data, format="png", dpi=100 * SHARP)
     text = base64.b64encode(data.getvalue()).decode()
     width = round(figure.get_figwidth() * 100)
+    del figure
+    gc.collect()  # its parts name each other, and the pictures of them are large
     return f'<img alt="{name}" width="{width}" src="data:image/png;base64,{text}">'
 
 
