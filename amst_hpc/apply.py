@@ -61,10 +61,11 @@ BLACK = {
 
 @dataclass(frozen=True)
 class Applied:
-    """What became of each slice, and the file to open."""
+    """What became of each slice, and the file to open; report : see `Outcome`."""
 
     results: Sequence[SliceResult]
     view: Path
+    report: Path | None = None
 
     @property
     def unreadable(self) -> list[SliceResult]:
@@ -143,7 +144,7 @@ def apply(task: Application, run: FinishedRun, config: Config, comm: Communicato
             if task.add_to:
                 on_rank_0(comm, lambda: _add(task, run, inputs))
     view = view_path(run.out if task.add_to else job.out, config.output)
-    return Applied(results, view)
+    return Applied(results, view, job.out if config.output.report else None)
 
 
 def _describe(task: Application, run: FinishedRun) -> dict[str, Any]:

@@ -23,6 +23,8 @@ RUN = 16  # px of one value along the border: a margin begins there
 WIDTH = 5  # px: an area without content is at least so wide, beyond the border as well
 BLOCK = 8  # px: and inside the image it holds such a block of zeros
 RIM = 1  # px beside a margin, which averaging and interpolation have mixed with it
+HALO = WIDTH - 1 + RIM  # px around a part of a slice that its content depends on
+MOST_FLAT = 16  # grey values of constant areas that are looked at in a part
 
 
 def margin_values(image: Image) -> list[int]:
@@ -56,6 +58,29 @@ def blackened(image: Image) -> Image:
         return image
     inner = without_rim(mask)
     return np.where(inner, image, image.dtype.type(0)) if inner.any() else image
+
+
+def blackened_part(part: Image) -> Image | None:
+    """What `blackened` makes of a part of a slice, but for `HALO` px on each side of the part; None
+    where that depends on the rest of the slice: a constant area that goes on there may be a margin.
+
+    part : away from the border of the slice; its corner is at multiples of `BLOCK`.
+    """
+    known, inside = slice(WIDTH - 1, 1 - WIDTH), slice(HALO, -HALO)
+    flat = ndimage.minimum_filter(part, WIDTH) == ndimage.maximum_filter(part, WIDTH)
+    values = np.unique(part[flat])
+    if len(values) > MOST_FLAT:
+        return None
+    for value in values[values > 0]:
+        if _at_border(_wide_enough(part == value)[known, known]).any():
+            return None
+    found, black = part[inside, inside], _wide_enough(part == 0)[known, known]
+    if not black.any() or not found.any():
+        return found
+    inner = without_rim(~black)[RIM:-RIM, RIM:-RIM]
+    if not inner.any() or not _has_black_block(part):
+        return None
+    return np.where(inner, found, part.dtype.type(0))
 
 
 def without_rim(mask: Mask) -> Mask:

@@ -14,7 +14,8 @@ class Outcome:
     """What a run did with each slice, and the file to open.
 
     strict : a slice that fell back is an error. next_step : what is to be done before there is a
-    file to open; empty: nothing. placing : slices were to be placed, and no more.
+    file to open; empty: nothing. placing : slices were to be placed, and no more. report : the
+    output whose report is still to be drawn; None: there is to be none.
     """
 
     results: Sequence[SliceResult]
@@ -22,6 +23,7 @@ class Outcome:
     strict: bool = False
     next_step: str = ""
     placing: bool = False
+    report: Path | None = None
 
     @property
     def fallen_back(self) -> list[SliceResult]:

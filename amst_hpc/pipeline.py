@@ -115,7 +115,9 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     began, view = time.monotonic(), view_path(job.out, config.output)
     with open_attempt(job, config, inputs, comm) as attempt:
         if done := on_rank_0(comm, lambda: read_done(job, attempt, config, inputs)):
-            return Outcome(done, view, job.strict, placing=job.placing)
+            drawn = (attempt.folder / "report.html").exists() or not config.output.report
+            report = None if drawn else job.out
+            return Outcome(done, view, job.strict, placing=job.placing, report=report)
         with StopRequest(attempt.stop_flag) as stop:
             seconds = dict[str, float]()
             if inputs.alone:
@@ -142,7 +144,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
         on_rank_0(comm, lambda: keep_done(attempt, config, inputs, results))
-    return outcome
+    return replace(outcome, report=job.out if config.output.report else None)
 
 
 def _register(
@@ -290,7 +292,7 @@ def merge(out: Path, comm: Communicator) -> Outcome:
             facts |= describe_blocks(attempt, len(blocks.ranges)) | describe_raw(inputs)
             facts |= describe_canvas(inputs)
             write_products(job, config, inputs, results, facts)
-    return Outcome(results, view)
+    return Outcome(results, view, report=out if config.output.report else None)
 
 
 def _place_blocks(

@@ -61,12 +61,15 @@ def _make_thumbnails(folder: Path, slices: int, size: int, random: np.random.Gen
     with ThumbnailWriter(folder, "0001-00000", "register"):
         pass
     texture = random.integers(60, 200, (size // 8, size // 8)).repeat(8, 0).repeat(8, 1)
-    with (folder / "0001-00000.register.log").open("wb") as file:
-        for stack, jitter in (("raw", 4.0), ("prealigned", 1.5), ("aligned", 0.2)):
+    grey = {"grey": texture[:12, :12].ravel().tolist()}
+    for stack, jitter in (("raw", 4.0), ("prealigned", 1.5), ("aligned", 0.2)):
+        work = "write" if stack == "aligned" else "register"
+        with (folder / f"0001-00000.{work}.log").open("ab") as file:
             for z in range(slices):
                 y, x = random.normal(0, jitter, 2)
                 line = np.roll(texture[z % size], round(x)).astype(np.uint8)
                 record = ThumbnailWriter.record(stack, z, (line, line))
+                record |= grey if stack == "aligned" else {}
                 file.write(encode(record | {"step": [y, x, 0.9]}))
 
 

@@ -64,10 +64,11 @@ class VolumeReader:
         """See `sources.unwritten_chunks`."""
         return unwritten_chunks(self._dataset)
 
-    def read_into(self, block: Block, start: int) -> None:
+    def read_into(self, block: Block, start: int, corner: tuple[int, int] = (0, 0)) -> None:
         """Fill `block` (z, y, x), of dtype `dtype`, with the slices from `start` on.
 
-        Raises OSError.
+        corner : (y, x) where it begins in each. Raises OSError.
         """
-        stored = block.view(self._dataset.dtype)
-        self._dataset.read_direct(stored, np.s_[start : start + len(block)])
+        begin = (start, *corner)
+        place = tuple(slice(a, a + n) for a, n in zip(begin, block.shape, strict=True))
+        self._dataset.read_direct(block.view(self._dataset.dtype), place)

@@ -21,6 +21,7 @@ from amst_hpc.cli.options import (
     RangeOption,
     RawArgument,
     SetOption,
+    end,
     errors,
     name_canvas,
     name_stacks,
@@ -118,13 +119,11 @@ def align(
 
 
 def report_outcome(outcome: Any, comm: Any) -> None:
-    """The summary of a `Outcome` on rank 0, and the exit code."""
+    """The summary of a `Outcome` on rank 0, the report and the exit code."""
     if comm.rank == 0:
         say(outcome.summary(), err=outcome.refused)
-    if outcome.refused:
-        raise typer.Exit(EXIT_STRICT)
-    if outcome.fallen_back:
-        raise typer.Exit(EXIT_FELL_BACK)
+    code = EXIT_STRICT if outcome.refused else EXIT_FELL_BACK if outcome.fallen_back else 0
+    end(comm, code, outcome.report)
 
 
 def task(

@@ -12,6 +12,7 @@ from amst_hpc.cli.options import (
     ConfigOption,
     DeviceOption,
     SetOption,
+    end,
     named,
     parse_range,
     ranks,
@@ -93,5 +94,4 @@ def apply(
         outcome = application.apply(task, finished, loaded, comm)
     if comm.rank == 0:
         say(outcome.summary())
-    if outcome.unreadable:
-        raise typer.Exit(EXIT_FELL_BACK)
+    end(comm, EXIT_FELL_BACK if outcome.unreadable else 0, outcome.report)

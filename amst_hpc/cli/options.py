@@ -117,6 +117,25 @@ def ranks(copies: bool = False) -> Iterator[Any]:
         raise typer.Exit(EX_TEMPFAIL) from None
 
 
+def end(comm: Any, code: int, report: Path | None) -> None:
+    """The job is done: the other ranks end, and rank 0 draws the report of that output before it
+    ends with `code`, which is that of the job. A stop signal changes nothing of it.
+    """
+    from amst_hpc.parallel.communicator import part
+    from amst_hpc.parallel.signals import stop_at_once
+
+    first = part(comm)
+    code = code if first else 0
+    stop_at_once(code)
+    if first and report is not None:
+        from amst_hpc.quality.report import try_report
+
+        try_report(report)
+        stop_at_once(code)
+    if code or not first:
+        raise typer.Exit(code)
+
+
 def start_logging(rank: int, size: int) -> None:
     """INFO from rank 0, warnings from all; each line says which rank speaks."""
     tag = f"rank {rank}: " if size > 1 else ""

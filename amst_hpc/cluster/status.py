@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from amst_hpc.cluster.blocks import read_blocks
 from amst_hpc.cluster.manifest import read_manifest
 from amst_hpc.config import InputError
 from amst_hpc.job.failures import failure_reason, failure_time
-from amst_hpc.job.journal import records, registered
+from amst_hpc.job.journal import FORGOTTEN, records, undecoded
 from amst_hpc.job.lock import is_written
 from amst_hpc.job.progress import duration
 from amst_hpc.job.room import find_place, seal_path
@@ -39,6 +40,11 @@ WAITING = {"PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED"}
 MANIFESTS = (".tsv", ".csv", ".txt")
 COLUMNS = ("output", "state", "registered", "written", "fallen back", "slices/s", "left", "reason")
 COMPARED = "compared"  # a column of jobs of raw alone
+# in the lines of the journal, which are not decoded to be counted; a quote in a name is escaped
+REGISTERED, PAIR = (b'{"kind":"slice"', b'{"kind":"provisional"'), b'{"kind":"pair"'
+FORGET, NO_AFFINE = f'{{"kind":"{FORGOTTEN}"'.encode(), b'"matrix":null'
+SLICE, SECONDS = re.compile(rb'"z":(\d+)'), re.compile(rb'"seconds":\{([^}]*)\}')
+STAGE = re.compile(rb":([^,]+)")
 
 
 @dataclass(frozen=True)
@@ -112,21 +118,48 @@ def read_status(out: Path) -> Status:
         return replace(status, fallen_back=0)
     if "placing" in given:  # and no more: nothing is registered
         return status
-    kept = registered(journal, "slice", "provisional")
-    found = {z: record for (z, *_), record in kept.items()}
+    found, rate = _registered(journal)
     begun = _begun_slices(out, range(start, stop))
-    mine = [record for z, record in found.items() if z in begun]
-    status = replace(status, registered=len(mine), rate=_rate(journal))
-    lower = sum(record["matrix"] is None for record in mine)
-    return status if state == "done" else replace(status, fallen_back=lower)
+    mine = [affine for z, affine in found.items() if z in begun]
+    status = replace(status, registered=len(mine), rate=rate)
+    return status if state == "done" else replace(status, fallen_back=mine.count(False))
+
+
+def _registered(journal: Path) -> tuple[dict[int, bool], float]:
+    """Has each registered slice an affine, and the slices per second of all ranks of the last try
+    together, start-up not counted.
+    """
+    found: dict[int, bool] = {}
+    attempt, rate = "", 0.0
+    for path in sorted(journal.glob("*.register.log")):
+        if (number := path.name.split("-")[0]) != attempt:
+            attempt, rate = number, 0.0
+        times = []
+        for line in undecoded(path):
+            if line.startswith(REGISTERED):
+                found[_slice_of(line)] = NO_AFFINE not in line
+            elif line.startswith(FORGET):
+                gone = set(json.loads(line)["slices"])
+                found = {z: affine for z, affine in found.items() if z not in gone}
+            if timed := SECONDS.search(line):
+                times.append(sum(map(float, STAGE.findall(timed[1]))))
+        rate += len(times) / sum(times) if sum(times) else 0.0
+    return found, rate
+
+
+def _slice_of(line: bytes) -> int:
+    """Its number, in a line of the journal."""
+    number = SLICE.search(line)
+    return int(number[1]) if number else -1
 
 
 def _compared(journal: Path) -> int | None:
     """Slices of raw alone that were compared with those after them; None where none was."""
-    logs = "*.prealign.log"
-    if not any(journal.glob(logs)):
+    logs = sorted(journal.glob("*.prealign.log"))
+    if not logs:
         return None
-    return len({r["z"] for r in records(journal, logs) if r["kind"] == "pair"})
+    lines = (line for path in logs for line in undecoded(path) if line.startswith(PAIR))
+    return len({_slice_of(line) for line in lines})
 
 
 def _begun_slices(out: Path, select: range) -> set[int]:
@@ -134,8 +167,7 @@ def _begun_slices(out: Path, select: range) -> set[int]:
     if not (run_folder(out) / "blocks.json").exists():
         return set(select)
     blocks, journal = read_blocks(out), run_folder(out) / "journal"
-    numbers = range(1, len(blocks.ranges) + 1)
-    begun = [n for n in numbers if any(journal.glob(f"*-b{n:04d}-*.log"))]
+    begun = {int(path.name.split("-")[1][1:]) for path in journal.glob("*-b*-*.log")}
     return {z for n in begun for z in blocks.slices(n)}
 
 
@@ -176,17 +208,6 @@ def _changed(path: Path) -> float:
         return path.stat().st_mtime
     except OSError:
         return 0.0
-
-
-def _rate(journal: Path) -> float:
-    """Slices per second of all ranks of the last try together, start-up not counted."""
-    logs = sorted(path.name for path in journal.glob("*.register.log"))
-    last = [name for name in logs if name.split("-")[0] == logs[-1].split("-")[0]]
-    rate = 0.0
-    for name in last:
-        times = [sum(r["seconds"].values()) for r in records(journal, name) if "seconds" in r]
-        rate += len(times) / sum(times) if sum(times) else 0.0
-    return rate
 
 
 def _written(journal: Path) -> int:

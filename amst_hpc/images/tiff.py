@@ -15,6 +15,7 @@ from typing import IO
 import numpy as np
 import tifffile
 
+from amst_hpc.content import Box
 from amst_hpc.images.stack import (
     Header,
     SliceError,
@@ -86,6 +87,58 @@ def promised_pixels(tiff: tifffile.TiffFile, pages: Iterable[tifffile.TiffPage])
 def read_page(page: tifffile.TiffPage) -> Image:
     """The pixels, (y, x), black as zero."""
     return native_order(black_as_zero(page, page.asarray()))
+
+
+def read_page_parts(
+    page: tifffile.TiffPage, boxes: Sequence[Box], start: int | None = None
+) -> list[Image] | None:
+    """The pixels of parts of a page, and of the file little more is read; None where it is not
+    stored in pieces.
+
+    start : byte in the file; None: where the page is.
+    """
+    if start is None and page.is_contiguous:
+        start = page.dataoffsets[0]
+    found = _read_pieces(page, boxes) if start is None else _read_rows(page, boxes, start)
+    return found and [native_order(black_as_zero(page, part)) for part in found]
+
+
+def _read_rows(page: tifffile.TiffPage, boxes: Sequence[Box], start: int) -> list[Image]:
+    """Of a page whose pixels follow each other in the file; whole rows, each once."""
+    width, handle = page.shape[1], page.parent.filehandle
+    dtype = np.dtype(page.dtype).newbyteorder(page.parent.byteorder)
+    bands: dict[tuple[int, int], Image] = {}
+    for y0, y1, _, _ in boxes:
+        if (y0, y1) not in bands:
+            handle.seek(start + y0 * width * dtype.itemsize)
+            data = handle.read((y1 - y0) * width * dtype.itemsize)
+            bands[y0, y1] = np.frombuffer(data, dtype).reshape(y1 - y0, width)
+    return [bands[y0, y1][:, x0:x1] for y0, y1, x0, x1 in boxes]
+
+
+def _read_pieces(page: tifffile.TiffPage, boxes: Sequence[Box]) -> list[Image] | None:
+    """Of a page in strips or tiles: those that the boxes touch are decoded."""
+    if len(page.dataoffsets) < 2 or page.jpegtables is not None:
+        return None
+    (height, width), columns = page.chunks, page.chunked[1]
+    found = [np.zeros((y1 - y0, x1 - x0), page.dtype) for y0, y1, x0, x1 in boxes]
+    for index, (offset, size) in enumerate(zip(page.dataoffsets, page.databytecounts, strict=True)):
+        y, x = index // columns * height, index % columns * width
+        touched = [
+            (part, box) for part, box in zip(found, boxes, strict=True)
+            if box[0] < y + height and y < box[1] and box[2] < x + width and x < box[3]
+        ]  # fmt: skip
+        if touched and size:
+            page.parent.filehandle.seek(offset)
+            data = page.parent.filehandle.read(size)
+            piece = np.asarray(page.decode(data, index)[0])[0, ..., 0]
+            for part, (y0, y1, x0, x1) in touched:
+                rows = slice(max(y0, y), min(y1, y + piece.shape[0]))
+                across = slice(max(x0, x), min(x1, x + piece.shape[1]))
+                part[rows.start - y0 : rows.stop - y0, across.start - x0 : across.stop - x0] = (
+                    piece[rows.start - y : rows.stop - y, across.start - x : across.stop - x]
+                )
+    return found
 
 
 def black_as_zero(page: tifffile.TiffPage, image: Image) -> Image:
@@ -187,6 +240,13 @@ class TiffSeries:
         """See `Stack`."""
         with self._page(z) as page:
             return read_page(page)
+
+    def read_parts(
+        self, z: int, boxes: Sequence[Box], shape: tuple[int, int]
+    ) -> list[Image] | None:
+        """See `parts`."""
+        with self._page(z) as page:
+            return read_page_parts(page, boxes) if page.shape == shape else None
 
     def is_constant(self, z: int) -> bool:
         """See `Stack`."""

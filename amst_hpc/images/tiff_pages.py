@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from amst_hpc.config import InputError
+from amst_hpc.content import Box
 from amst_hpc.images.stack import (
     Header,
     file_stamp,
@@ -28,6 +29,7 @@ from amst_hpc.images.tiff import (
     check_page,
     promised_pixels,
     read_page,
+    read_page_parts,
     reading,
 )
 from amst_hpc.images.tiff_tags import read_voxel_size
@@ -172,6 +174,17 @@ class TiffPages:
             place = self.pages.volume + z * page.size * dtype.itemsize
             image = np.fromfile(self.path, dtype, page.size, offset=place)
             return native_order(black_as_zero(page, image.reshape(page.shape)))
+
+    def read_parts(
+        self, z: int, boxes: Sequence[Box], shape: tuple[int, int]
+    ) -> list[Image] | None:
+        """See `parts`."""
+        with reading(self._name(z), "cannot be decoded"), tifffile.TiffFile(self.path) as tiff:
+            page, volume = self._page(tiff, z), self.pages.volume
+            if page.shape != shape:
+                return None
+            start = volume + z * page.size * np.dtype(page.dtype).itemsize if volume else None
+            return read_page_parts(page, boxes, start)
 
     def is_constant(self, z: int) -> bool:
         """See `Stack`."""

@@ -32,7 +32,7 @@ def keep_done(
 
 def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> list[SliceResult]:
     """What `keep_done` has kept; empty where something is to be done."""
-    if job.retry or (config.output.report and not (attempt.folder / "report.html").exists()):
+    if job.retry:
         return []
     first, *found = [*records(attempt.folder, DONE)] or [{}]
     if first.get("state") != _state(attempt, config, inputs):

@@ -31,14 +31,20 @@ def encode(record: Mapping[str, Any]) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
+def whole(line: bytes) -> bytes:
+    """The JSON of a line, empty if it is torn or damaged."""
+    if len(line) < 11 or line[8:9] != b" " or not line.endswith(b"\n"):
+        return b""
+    try:
+        return line[9:-1] if int(line[:8], 16) == zlib.crc32(line[9:-1]) else b""
+    except ValueError:
+        return b""
+
+
 def decode(line: bytes) -> Record | None:
     """The record of a line, None if it is torn or damaged."""
-    if len(line) < 11 or line[8:9] != b" " or not line.endswith(b"\n"):
-        return None
     try:
-        if int(line[:8], 16) != zlib.crc32(line[9:-1]):
-            return None
-        record = json.loads(line[9:-1])
+        record = json.loads(whole(line) or b"null")
     except ValueError:
         return None
     return record if isinstance(record, dict) else None
@@ -60,6 +66,12 @@ def records(
                 record = decode(line)
                 if record is not None:
                     yield record
+
+
+def undecoded(path: Path) -> Iterator[bytes]:
+    """The JSON of each whole line of a file, for who needs little of many: decoding is dear."""
+    with path.open("rb") as file:
+        yield from filter(None, map(whole, file))
 
 
 def registered(folder: Path, *kinds: str, blocks: Set[int] = ALL) -> dict[tuple[int, ...], Record]:

@@ -156,18 +156,18 @@ class ZarrVolume:
         voxel = [n for a, n in zip(self.axes, size, strict=True) if a in AXES]
         return tuple(n * unit for n, unit in zip(voxel, units, strict=True))
 
-    def read_into(self, block: Block, start: int) -> None:
+    def read_into(self, block: Block, start: int, corner: tuple[int, int] = (0, 0)) -> None:
         """Fill `block` (z, y, x), of dtype `dtype`, with the slices from `start` on.
 
-        Raises OSError.
+        corner : (y, x) where it begins in each. Raises OSError.
         """
         row_bytes = max(1, block[:, :1].nbytes)
         step = max(1, READ_BYTES // row_bytes // self._chunk_rows) * self._chunk_rows
         with naming_errors(self.path, "read"):
             for y in range(0, block.shape[1], step):
                 part = block[:, y : y + step]
-                spans = [slice(start, start + len(part)), slice(y, y + part.shape[1])]
-                inside = iter([*spans, slice(0, part.shape[2])])
+                begin = (start, corner[0] + y, corner[1])
+                inside = (slice(a, a + n) for a, n in zip(begin, part.shape, strict=True))
                 place = tuple(next(inside) if axis in AXES else 0 for axis in self.axes)
                 part[...] = self._array[place].read().result()
 

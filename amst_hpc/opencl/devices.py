@@ -24,7 +24,7 @@ import numpy as np
 from amst_hpc import __version__
 from amst_hpc.config import InputError
 from amst_hpc.opencl.compiling import build, compiled_once
-from amst_hpc.parallel.node_cache import SCRATCH, node_folder
+from amst_hpc.parallel.node_cache import SCRATCH, node_folder, use_scratch
 from amst_hpc.software import library_version
 
 log = logging.getLogger(__name__)
@@ -72,9 +72,8 @@ def prepare(cache: Path, threads: int) -> None:
     """
     for variable in ("CL_CONFIG_CPU_TBB_NUM_WORKERS", "POCL_MAX_PTHREAD_COUNT"):
         os.environ.setdefault(variable, str(threads))
+    use_scratch(cache)
     for variable, folder in (
-        (SCRATCH, cache),
-        ("XDG_CACHE_HOME", cache),
         ("POCL_CACHE_DIR", cache / "pocl"),
         ("CUDA_CACHE_PATH", (node_folder() or cache) / "cuda"),  # made for many processes
     ):

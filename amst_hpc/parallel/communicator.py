@@ -135,6 +135,18 @@ def meet(comm: Communicator) -> None:
         time.sleep(MEET_SECONDS)
 
 
+def part(comm: Communicator) -> bool:
+    """The ranks have nothing more to do together; collective. True on rank 0, which may go on while
+    the others end. MPI is over then, and `comm` of no use.
+    """
+    first = comm.rank == 0
+    if comm.size > 1:
+        from mpi4py import MPI
+
+        MPI.Finalize()
+    return first
+
+
 @contextmanager
 def guard(comm: Communicator) -> Iterator[None]:
     """End the whole job when this rank fails alone. Errors that all ranks share pass through."""

@@ -42,6 +42,12 @@ def node_folder() -> Path | None:
     return path if alone and stat.S_ISDIR(found.st_mode) else None
 
 
+def use_scratch(scratch: Path) -> None:
+    """What libraries of this process compile or look up for later goes there."""
+    for variable in (SCRATCH, "XDG_CACHE_HOME"):
+        os.environ[variable] = str(scratch)
+
+
 @contextmanager
 def kept_on_node(*key: str) -> Iterator[bool]:
     """What was made in the scratch folder under `key` on this node is there again: True; else

@@ -22,7 +22,6 @@ from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import seal_path, stem
 from amst_hpc.job.run_folder import run_folder, view_path
 from amst_hpc.ome_zarr.metadata import group_metadata
-from amst_hpc.quality.report import try_report
 from amst_hpc.quality.thumbnails import grey_range
 from amst_hpc.slice_result import SliceResult, to_csv
 from amst_hpc.software import LIBRARIES, library_version
@@ -54,8 +53,6 @@ def write_products(
         write_view(job.out, config.output)
     elif config.output.format == "ome-zarr":
         _write_group(job.out, inputs, config.output)
-    if config.output.report:
-        try_report(job.out)
 
 
 def _write_group(out: Path, inputs: Inputs, output: Output) -> None:

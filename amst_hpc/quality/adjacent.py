@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,17 @@ LEAST_CORRELATION = 0.1
 TISSUE_SIGMA = 3.0  # slices: what is slower is the tissue
 Area = tuple[int, int, int, int]  # y0, y1, x0, x1
 Measure = Callable[[FloatImage, FloatImage], tuple[float, float]]
+
+
+class Slice(Protocol):
+    """A smoothed slice (y, x): an array, or one of which only parts were read."""
+
+    @property
+    def shape(self) -> Any:
+        """(y, x) px."""
+
+    def __getitem__(self, place: tuple[slice, slice], /) -> Any:
+        """A part, (y, x) float32."""
 
 
 class NoMatchError(Exception):
@@ -56,8 +68,8 @@ class Pair:
 
 def measure_pair(
     z: int,
-    this: FloatImage | None,
-    following: FloatImage | None,
+    this: Slice | None,
+    following: Slice | None,
     areas: Sequence[Area],
     measure: Measure,
 ) -> Pair:
@@ -84,7 +96,7 @@ def measure_pair(
 
 
 def measure_area(
-    this: FloatImage, following: FloatImage, area: Area, measure: Measure
+    this: Slice, following: Slice, area: Area, measure: Measure
 ) -> tuple[float, float, float, float]:
     """Shift (y, x) px, correlation, correlation with the shift undone. Raises `NoMatchError`."""
     y0, y1, x0, x1 = area

@@ -12,16 +12,14 @@ blur. Pairs that cannot be measured are counted and named, and enter no mean.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from amst_hpc.config import Coarse, InputError
-from amst_hpc.content import blackened
 from amst_hpc.geometry import split
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.stack import SliceError, Stack
@@ -37,6 +35,7 @@ from amst_hpc.quality.adjacent import (
     measure_pair,
 )
 from amst_hpc.quality.figures import Evaluation
+from amst_hpc.quality.smoothed import SmoothedSlice
 from amst_hpc.registration.coarse import Matcher
 from amst_hpc.registration.correlation import cross_correlation
 from amst_hpc.slice_result import RegistrationError
@@ -127,21 +126,24 @@ def _evaluate_one(
         a if a is not None else b for a, b in zip(options.range, (0, depth), strict=True)
     )
     on_all_ranks(comm, lambda: _check(options, stack, reference, range(start, stop)))
-    areas = grid_areas(stack.header(start).shape, options)
+    shape = stack.header(start).shape
+    areas, whole = grid_areas(shape, options), _central(shape)
+    compared = reference if reference is not None and reference.source != stack.source else None
+    looked_at = [*areas, whole] if compared else areas
     share = split(stop - start, comm.size)[comm.rank]
     pairs, shifts = [], []
-    before: FloatImage | None = None
+    before: SmoothedSlice | None = None
     with ProgressMeter(f"evaluate {stack.source}", len(share), 0, comm.rank == 0) as meter:
         for done, i in enumerate(share):
             z = start + i
-            this = _smooth_slice(stack, z - 1, options) if before is None and i else before
-            before = _smooth_slice(stack, z, options)
+            unread = before is None and i > 0
+            this = _smooth((stack, z - 1), shape, options.sigma, areas) if unread else before
+            before = _smooth((stack, z), shape, options.sigma, looked_at)
             if i:
                 pairs.append(measure_pair(z - 1, this, before, areas, measure))
-            if reference is not None and reference.source != stack.source:
-                other = _smooth_slice(reference, z, options)
-                whole = [_central(stack.header(start).shape)]
-                shifts.append((z, measure_pair(z, other, before, whole, cross_correlation)))
+            if compared is not None:
+                other = _smooth((compared, z), shape, options.sigma, [whole])
+                shifts.append((z, measure_pair(z, other, before, [whole], cross_correlation)))
             if meter.due():
                 meter.update(done)
     gathered = comm.allgather((pairs, shifts))
@@ -181,13 +183,14 @@ def _check(
         )
 
 
-def _smooth_slice(stack: Stack, z: int, options: EvaluationOptions) -> FloatImage | None:
-    """A slice (y, x) as it is compared; None if it cannot be read."""
+def _smooth(
+    place: tuple[Stack, int], shape: tuple[int, int], sigma: float, areas: Sequence[Area]
+) -> SmoothedSlice | None:
+    """A slice as it is compared; None if it cannot be read."""
     try:
-        image = blackened(stack.read(z)).astype(np.float32)
+        return SmoothedSlice(place, shape, sigma, areas)
     except SliceError:
         return None
-    return np.asarray(ndimage.gaussian_filter(image, options.sigma), np.float32)
 
 
 def grid_areas(shape: tuple[int, int], options: EvaluationOptions) -> list[Area]:

@@ -47,6 +47,23 @@ def new_axes(figure: Figure, left: float, bottom: float, wide: float, high: floa
     return axes
 
 
+def plot_curve(axes: Axes, found: RunResults, values: NDArray[Any], **style: Any) -> None:
+    """A value of each slice; of a long stack the least and the largest of each drawn pixel, which
+    looks the same and is drawn in no time.
+    """
+    z, values = np.array(found.index, np.float64), np.asarray(values, np.float64)
+    run = len(z) // (WIDTH * SHARP)
+    if run > 1:
+        ends = np.pad(values, (0, -len(z) % run), constant_values=np.nan).reshape(-1, run)
+        known = np.isfinite(ends)
+        low = np.where(known, ends, np.inf).min(axis=1)
+        high = np.where(known, ends, -np.inf).max(axis=1)
+        values = np.stack([low, high], axis=1).ravel()
+        values[~np.isfinite(values)] = np.nan
+        z = z[::run].repeat(2)
+    axes.plot(z, values, linewidth=0.9 if len(found.index) < 1000 else 0.5, **style)
+
+
 def mark_flagged(axes: Axes, found: RunResults, label: bool = False) -> None:
     """Flagged slices: triangles along the upper edge."""
     flagged = list(found.flagged)
@@ -118,17 +135,15 @@ def draw_steps(found: RunResults) -> Figure | None:
         "in y, px",
     )
     figure, panels = _curves(found, titles)
-    z = np.array(found.index)
-    thin = 0.9 if len(z) < 1000 else 0.5
     largest = 0.0
     for name, told in found.stacks.items():
         steps = step_jitter(found, name)
         if steps is None:
             continue
-        style: dict[str, Any] = {"color": COLOURS[name], "linewidth": thin, "label": told}
-        panels[0].plot(z, np.maximum(np.hypot(*steps.T), 0.01), **style)
+        style: dict[str, Any] = {"color": COLOURS[name], "label": told}
+        plot_curve(panels[0], found, np.maximum(np.hypot(*steps.T), 0.01), **style)
         for axes, values in ((panels[1], steps[:, 1]), (panels[2], steps[:, 0])):
-            axes.plot(z, values, **style)
+            plot_curve(axes, found, values, **style)
         if np.isfinite(steps).any():
             largest = max(largest, float(np.nanpercentile(np.abs(steps), 99.5)))
     _logarithmic(panels[0])
@@ -149,8 +164,7 @@ def draw_neighbours(found: RunResults) -> Figure | None:
         "How far each pair of slices z and z + k is off the aligned stack, px (logarithmic)",
     )
     figure, panels = _curves(found, titles)
-    thin = 0.9 if len(found.index) < 1000 else 0.5
-    panels[0].plot(found.index, found.curve("correction"), color=BLUE, linewidth=thin)
+    plot_curve(panels[0], found, found.curve("correction"), color=BLUE)
     panels[0].set_ylim(bottom=0)
     mark_flagged(panels[0], found)
     for k, colour in zip(sorted({p.k for p in found.pairs if p.k}), cycle(DISTANCES)):
@@ -182,8 +196,7 @@ def draw_applied(found: RunResults) -> Figure:
         "shear, per cent",
     )
     figure, panels = _curves(found, titles, 120)
-    done, z = applied(found.matrices, found.shape), np.array(found.index)
-    thin = 0.9 if len(z) < 1000 else 0.5
+    done = applied(found.matrices, found.shape)
     plans = (
         (panels[0], (("x", BLUE, "x"), ("y", ORANGE, "y"))),
         (panels[1], (("rotation", BLUE, ""),)),
@@ -192,7 +205,7 @@ def draw_applied(found: RunResults) -> Figure:
     )
     for axes, curves in plans:
         for key, colour, label in curves:
-            axes.plot(z, done[key], color=colour, linewidth=thin, label=label or None)
+            plot_curve(axes, found, done[key], color=colour, label=label or None)
         mark_flagged(axes, found, label=axes is panels[0])
     _legend(panels[0])
     _legend(panels[2])
@@ -203,14 +216,10 @@ def draw_scores(found: RunResults) -> Figure:
     """SIFT matches and the correlation with the template."""
     titles = ("Matched keypoints (SIFT; 0: cross-correlation)", "Correlation with the template")
     figure, panels = _curves(found, titles, 130)
-    z = np.array(found.index)
-    thin = 0.9 if len(z) < 1000 else 0.5
-    panels[0].plot(z, found.curve("matches"), color=GREEN, linewidth=thin)
+    plot_curve(panels[0], found, found.curve("matches"), color=GREEN)
     panels[0].set_ylim(bottom=0)
-    panels[1].plot(z, found.curve("start"), color=ORANGE, linewidth=thin, label="after the shift")
-    panels[1].plot(
-        z, found.curve("metric"), color=BLUE, linewidth=thin, label="after the affine step"
-    )
+    plot_curve(panels[1], found, found.curve("start"), color=ORANGE, label="after the shift")
+    plot_curve(panels[1], found, found.curve("metric"), color=BLUE, label="after the affine step")
     for i, axes in enumerate(panels):
         mark_flagged(axes, found, label=i == 1)
     _legend(panels[1])

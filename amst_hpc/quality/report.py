@@ -7,6 +7,7 @@ page, `plots` draws its pictures.
 from __future__ import annotations
 
 import base64
+import gc
 import html
 import io
 import logging
@@ -17,8 +18,11 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from amst_hpc.job.journal import write_whole
+from amst_hpc.job.lock import locked
 from amst_hpc.job.run_folder import run_folder
-from amst_hpc.parallel.node_cache import kept_on_node
+from amst_hpc.parallel.node import scratch_folder
+from amst_hpc.parallel.node_cache import kept_on_node, use_scratch
+from amst_hpc.parallel.signals import stop_by_error
 from amst_hpc.quality.plots import (
     SHARP,
     draw_applied,
@@ -49,10 +53,13 @@ def write_report(out: Path) -> Path:
 
 
 def try_report(out: Path) -> None:
-    """The report at the end of a run: no fault in drawing it may fail the run."""
+    """The report when a run is over: no fault in drawing it may fail the run, nor a stop signal."""
     try:
-        with kept_on_node("fonts", library_version("matplotlib"), sys.prefix):
-            write_report(out)
+        with locked(run_folder(out)), scratch_folder(0) as scratch:
+            use_scratch(scratch)
+            stop_by_error()
+            with kept_on_node("fonts", library_version("matplotlib"), sys.prefix):
+                write_report(out)
     except Exception as error:  # whatever it is, the aligned stack is there and whole
         log.warning("the report could not be drawn (%s: %s)", type(error).__name__, error)
 
@@ -100,6 +107,8 @@ def _picture(figure: Figure | None, name: str) -> str:
     figure.savefig(data, format="png", dpi=100 * SHARP)
     text = base64.b64encode(data.getvalue()).decode()
     width = round(figure.get_figwidth() * 100)
+    del figure
+    gc.collect()  # its parts name each other, and the pictures of them are large
     return f'<img alt="{name}" width="{width}" src="data:image/png;base64,{text}">'
 
 

@@ -20,6 +20,7 @@ from amst_hpc.quality.plots import (
     new_figure,
 )
 from amst_hpc.quality.run_results import RunResults, suspects
+from amst_hpc.quality.thumbnails import Thumbnails
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +47,11 @@ def shown_run(found: RunResults) -> slice:
 
 def draw_reslices(found: RunResults, plane: str) -> Figure | None:
     """Raw, pre-aligned and aligned side by side, z downwards, every pixel to scale."""
-    stacks = _stacks(found, plane)
+    stacks = _stacks(found)
     if not stacks:
         return None
     run = shown_run(found)
-    length = next(iter(stacks.values())).shape[1]
+    length = next(iter(stacks.values())).sizes[plane]
     aspect = _z_aspect(found, plane)
     deepest = int(TALLEST / aspect / (run.stop - run.start))
     dot = int(np.clip(min(COLUMN // min(length, LEAST_SPAN), deepest), 2, 10))
@@ -59,11 +60,12 @@ def draw_reslices(found: RunResults, plane: str) -> Figure | None:
     rows = min(run.stop - run.start, TALLEST // row)
     wide, high = span * dot / SHARP, rows * row / SHARP
     figure = new_figure(TOP + high + BOTTOM)
-    limits = _contrast(stacks)
-    for place, (name, lines) in enumerate(stacks.items()):
+    limits = _contrast(stacks, plane)
+    for place, (name, kept) in enumerate(stacks.items()):
         left = MARGIN + place * (COLUMN / SHARP + GAP)
         axes = new_axes(figure, left, BOTTOM, wide, high)
-        part = lines[run.start : run.start + rows, first : first + span]
+        lines = kept.lines(plane, range(run.start, run.start + rows))
+        part = lines[:, first : first + span]
         z0 = found.index[run.start]
         extent = (first, first + span, z0 + rows, z0)
         _show(axes, part, limits, extent)
@@ -86,23 +88,23 @@ def draw_reslices(found: RunResults, plane: str) -> Figure | None:
 
 def draw_overview(found: RunResults) -> Figure | None:
     """The whole stack, z to the right, one above the other, thinned out evenly (never averaged)."""
-    stacks = _stacks(found, "xz")
+    stacks = _stacks(found)
     if not stacks:
         return None
     count, room = len(found.index), (WIDTH - MARGIN - 18) * SHARP
     dot = max(1, room // count)
     columns = min(count, room)
-    length = next(iter(stacks.values())).shape[1]
+    length = next(iter(stacks.values())).sizes["xz"]
     across = dot / _z_aspect(found, "xz") * columns / count  # drawn px per px in x
     first, span = _middle(length, int(OVERVIEW / across))
     z_picks = np.linspace(0, count - 1, columns).round().astype(int)
     x_picks = first + np.linspace(0, span - 1, max(1, round(span * across))).round().astype(int)
     wide, high = columns * dot / SHARP, len(x_picks) / SHARP
     figure = new_figure(3 * (TOP + high) + BOTTOM)
-    limits = _contrast(stacks)
-    for place, (name, lines) in enumerate(stacks.items()):
+    limits = _contrast(stacks, "xz")
+    for place, (name, kept) in enumerate(stacks.items()):
         axes = new_axes(figure, MARGIN, BOTTOM + (2 - place) * (TOP + high), wide, high)
-        part = lines[z_picks][:, x_picks].T
+        part = kept.lines("xz", z_picks.tolist())[:, x_picks].T
         z0 = found.index[0]
         _show(axes, part, limits, (z0, z0 + count, first + span, first))
         axes.set_title(f"XZ  {found.stacks[name]}", fontsize=11, loc="left", pad=8)
@@ -116,19 +118,15 @@ def draw_overview(found: RunResults) -> Figure | None:
     return figure
 
 
-def _stacks(found: RunResults, plane: str) -> dict[str, NDArray[np.generic]]:
-    return {
-        name: getattr(found.thumbnails[name], plane)
-        for name in found.stacks
-        if name in found.thumbnails
-    }
+def _stacks(found: RunResults) -> dict[str, Thumbnails]:
+    return {name: found.thumbnails[name] for name in found.stacks if name in found.thumbnails}
 
 
 def _z_aspect(found: RunResults, plane: str) -> float:
     """How much longer a voxel is in z than along the line, averaged-down lines considered."""
     z, y, x = found.voxel_size_nm or (1.0, 1.0, 1.0)
     axis = 1 if plane == "xz" else 0
-    length = getattr(next(iter(found.thumbnails.values())), plane).shape[1]
+    length = next(iter(found.thumbnails.values())).sizes[plane]
     return float(z / ((x, y)[1 - axis] * (found.shape[axis] // length)))
 
 
@@ -138,13 +136,17 @@ def _middle(length: int, most: int) -> tuple[int, int]:
     return (length - span) // 2, span
 
 
-def _contrast(stacks: dict[str, NDArray[np.generic]]) -> tuple[float, float]:
-    lines = np.asarray(stacks.get("aligned", next(iter(stacks.values()))))
+def _contrast(stacks: dict[str, Thumbnails], plane: str) -> tuple[float, float]:
+    """Of at most `RUN` slices, evenly spread."""
+    kept = stacks.get("aligned", next(iter(stacks.values())))
+    count = len(kept.places)
+    rows = np.linspace(0, count - 1, min(count, RUN)).round().astype(int)
+    lines = np.asarray(kept.lines(plane, rows.tolist()))
     mask = content(lines)
     values = lines[lines > 0 if mask is None else mask & (lines > 0)]
     if not len(values):
         return 0.0, 1.0
-    low, high = np.percentile(values[:: max(1, len(values) // 1_000_000)], (0.5, 99.5))
+    low, high = np.percentile(values, (0.5, 99.5))
     return float(low), float(max(high, low + 1))
 
 

@@ -9,8 +9,10 @@ a killed job has kept, its successor reads.
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, Self
 
@@ -20,7 +22,7 @@ from scipy import ndimage
 
 from amst_hpc.averaging import average_line
 from amst_hpc.content import blackened, margin_values
-from amst_hpc.job.journal import encode, records
+from amst_hpc.job.journal import encode, undecoded, whole
 from amst_hpc.quality.adjacent import measure_pair
 from amst_hpc.registration.correlation import cross_correlation
 from amst_hpc.transform import FloatImage, Image
@@ -30,20 +32,44 @@ LINE_WIDTH = 3  # px averaged across a line
 PATCH = 192  # px
 PATCH_SIGMA = 1.5  # px
 SAMPLES = 12  # along y and along x
+PLANES = ("xz", "yz")
+ITEMS = {"uint8": 1, "uint16": 2}  # bytes
+# of a line of a file, which is long and is not decoded until it is shown
+HEAD = re.compile(rb'\{"z":(\d+),"stack":"(\w+)","dtype":"(\w+)",')
 
 
 @dataclass(frozen=True)
 class Thumbnails:
-    """Of one stack: reslices `xz` (z, x) and `yz` (z, y); step from slice z-1 to z, px, and ncc.
+    """Of one stack of n slices: the step from the slice before, px, and ncc, nan where none is
+    known; and where the lines of each slice are, which are not read before they are shown.
 
-    Where nothing was kept the lines are 0 and the steps nan.
+    sizes : px of a line, by plane. places : (n, 2) index of the file and byte in it, -1 for none.
     """
 
-    xz: NDArray[np.generic]
-    yz: NDArray[np.generic]
+    sizes: Mapping[str, int]
+    dtype: str
     y: NDArray[np.float64]
     x: NDArray[np.float64]
     ncc: NDArray[np.float64]
+    files: Sequence[Path]
+    places: NDArray[np.int64]
+
+    def lines(self, plane: str, rows: Sequence[int]) -> NDArray[np.generic]:
+        """The central row (`xz`) or column (`yz`) of the slices at `rows`, (rows, px); 0 where none
+        was kept. Raises OSError.
+        """
+        found = np.zeros((len(rows), self.sizes[plane]), self.dtype)
+        wanted = sorted((*self.places[row].tolist(), i) for i, row in enumerate(rows))
+        for number, places in groupby(wanted, lambda place: place[0]):
+            if number < 0:
+                continue
+            with self.files[number].open("rb") as file:
+                for _, offset, i in places:
+                    file.seek(offset)
+                    if line := whole(file.readline()):
+                        text = line[slice(*_find(line, plane.encode()))]
+                        found[i] = np.frombuffer(base64.b64decode(text), self.dtype)
+        return found
 
 
 @dataclass(frozen=True)
@@ -110,8 +136,14 @@ def grey_range(folder: Path) -> tuple[float, float]:
 
     Zeros are left out: the border, and black slices.
     """
-    kept = {r["z"]: r["grey"] for r in records(folder, "*.write.log") if "grey" in r}
-    values = np.array([v for grey in kept.values() for v in grey if v > 0])
+    kept: dict[int, NDArray[np.uint16]] = {}
+    for path in sorted(folder.glob("*.write.log")):
+        for line in undecoded(path):
+            head, (first, end) = HEAD.match(line), _find(line, b"grey")
+            if head and first < end:
+                kept[int(head[1])] = np.array(line[first:end].split(b","), np.uint16)
+    values = np.concatenate([*kept.values(), np.empty(0, np.uint16)]).astype(np.int64)
+    values = values[values > 0]
     low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
     return float(low), float(max(high, low + 1))
 
@@ -140,25 +172,40 @@ def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails
     """What was kept of the slices `select`, by stack; a later attempt counts, alone where the
     slices were of another size before.
     """
-    place = {z: i for i, z in enumerate(select)}
+    row, files = {z: i for i, z in enumerate(select)}, sorted(folder.glob("*.log"))
     found: dict[str, Thumbnails] = {}
-    for record in records(folder, "*.log"):
-        i = place.get(record["z"])
-        if i is None:
-            continue
-        lines = {
-            name: np.frombuffer(base64.b64decode(record[name]), record["dtype"])
-            for name in ("xz", "yz")
-        }
-        stack = record["stack"]
-        sizes = {name: len(line) for name, line in lines.items()}
-        if stack not in found or any(getattr(found[stack], n).shape[1] != sizes[n] for n in sizes):
-            blank = {name: np.zeros((len(place), len(v)), v.dtype) for name, v in lines.items()}
-            steps = {name: np.full(len(place), np.nan) for name in ("y", "x", "ncc")}
-            found[stack] = Thumbnails(**blank, **steps)
-        kept = found[stack]
-        for name, line in lines.items():
-            getattr(kept, name)[i] = line
-        if "step" in record:
-            kept.y[i], kept.x[i], kept.ncc[i] = record["step"]
+    for number, path in enumerate(files):
+        with path.open("rb") as file:
+            offset = 0
+            for line in file:
+                place, offset = offset, offset + len(line)
+                head = HEAD.match(text := whole(line))
+                i = row.get(int(head[1])) if head else None
+                if head is None or i is None:
+                    continue
+                stack, dtype = head[2].decode(), head[3].decode()
+                sizes = {plane: _pixels(text, plane, dtype) for plane in PLANES}
+                kept = found.get(stack)
+                if kept is None or (kept.sizes, kept.dtype) != (sizes, dtype):
+                    y, x, ncc = np.full((3, len(row)), np.nan)
+                    places = np.full((len(row), 2), -1, np.int64)
+                    kept = found[stack] = Thumbnails(sizes, dtype, y, x, ncc, files, places)
+                kept.places[i] = number, place
+                first, end = _find(text, b"step")
+                if first < end:
+                    kept.y[i], kept.x[i], kept.ncc[i] = map(float, text[first:end].split(b","))
     return found
+
+
+def _find(line: bytes, key: bytes) -> tuple[int, int]:
+    """Where the value of a key is, between its quotes or brackets; nothing where it is not."""
+    first = line.find(b',"%s":' % key) + len(key) + 5
+    if first < len(key) + 5:
+        return 0, 0
+    return first, line.find(b'"' if line[first - 1 : first] == b'"' else b"]", first)
+
+
+def _pixels(line: bytes, plane: str, dtype: str) -> int:
+    """How many a line in base64 holds."""
+    first, end = _find(line, plane.encode())
+    return ((end - first) // 4 * 3 - line.count(b"=", end - 2, end)) // ITEMS[dtype]

@@ -158,7 +158,8 @@ def fit_pairs(
         table = _measure(links, place, _transforms(results), usual, shape)
         size = np.sqrt((table.modes**2).sum(axis=1))
         trust = trust_in(size * np.sqrt(table.weight), np.ones(len(size), bool))
-        far = [f"{px:.2f} px off, {np.median(size):.2f} is usual" for px in size]
+        typical = np.median(size)
+        far = [f"{px:.2f} px off, {typical:.2f} is usual" for px in size]
         found = {
             (p.z, p.k): (float(px), "" if t > COUNTS else text)
             for p, px, t, text in zip(links, size, trust, far, strict=True)

@@ -99,7 +99,9 @@ def test_the_report_shows_raw_as_it_is_beside_raw_as_it_was_placed(demo):
     assert (x, y) < (0, 0)
     first = (found.shape[0] - 3) // 2 + y  # the three rows in the middle of the canvas
     rows = read_stack(folder / "raw")[:, first : first + 3].mean(1)
-    np.testing.assert_array_equal(kept["raw"].xz[:, -x : -x + 384], np.rint(rows))
+    np.testing.assert_array_equal(
+        kept["raw"].lines("xz", range(48))[:, -x : -x + 384], np.rint(rows)
+    )
     steps = {name: step_jitter(found, name) for name in ("raw", "prealigned", "aligned")}
     jumps = [float(np.nanmedian(np.hypot(*steps[name].T))) for name in steps]
     assert jumps[0] > 2 > 1 > jumps[1] > 0.2 > jumps[2]

@@ -101,6 +101,21 @@ def test_a_job_elsewhere_runs_while_it_shows_signs_of_life(
     lock.release()
 
 
+def test_what_counts_is_whole_not_forgotten_and_the_last_of_a_slice(out: Path) -> None:
+    named = {"file": 'a "matrix":null "z":7 b.tif', "left_out": [5]}
+    log(out, "0001-00000.register", *slices(2, 3, 4), *slices(5, 6, matrix=None))
+    log(out, "0002-00000.register", {"kind": "forgotten", "slices": [3, 6]})
+    found = [{"kind": "provisional", "z": 7} | named | {"matrix": [[1, 0, 0], [0, 1, 0]]}]
+    log(out, "0003-00000.register", *slices(5), *found, {"kind": "start", "z": 8})
+    path = out.with_suffix(".amst") / "journal/0003-00000.register.log"
+    whole = path.read_bytes()
+    torn, damaged = encode(slices(9)[0])[:-9], encode(slices(10)[0]).replace(b"10", b"11")
+    path.write_bytes(whole + damaged + torn)
+    status = read_status(out)
+    assert (status.registered, status.fallen_back) == (4, 0)  # 2, 4, 5, 7
+    assert status.rate == pytest.approx(2.0)
+
+
 def test_what_a_block_registers_of_the_next_one_counts_when_that_begins(out: Path) -> None:
     plan = Blocks("raw", "pre", [[2, 8], [8, 12]], {})
     (out.with_suffix(".amst") / "blocks.json").write_text(json.dumps(asdict(plan)))

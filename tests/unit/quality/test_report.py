@@ -2,18 +2,22 @@
 
 import json
 import logging
+import os
 import re
+import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from jobs import restored
 from matrices import invert
 from report import make_run
 
 from amst_hpc.config import InputError
 from amst_hpc.job.journal import decode, encode
+from amst_hpc.job.lock import is_written
 from amst_hpc.quality import report
-from amst_hpc.quality.plots import draw_steps
+from amst_hpc.quality.plots import draw_steps, new_axes, new_figure, plot_curve
 from amst_hpc.quality.reslices import RUN, shown_run
 from amst_hpc.quality.run_results import applied, read_run_results, sentences, suspects
 from amst_hpc.quality.thumbnails import ThumbnailWriter, grey_range, look_at, read_thumbnails
@@ -49,6 +53,21 @@ def test_steps_that_were_not_measured_are_not_drawn(out):
     still = replace(found.thumbnails["aligned"], y=np.full(100, np.nan), x=np.full(100, np.nan))
     assert draw_steps(found) is not None
     assert draw_steps(replace(found, thumbnails={"aligned": still})) is None
+
+
+def test_a_curve_of_a_long_stack_keeps_its_peaks_and_gaps_in_few_points(out):
+    found = findings(out)
+    long = replace(found, slices=[replace(found.slices[0], z=z) for z in range(30_000)])
+    values = np.random.default_rng(1).normal(0, 1, 30_000)
+    values[12_345], values[20_000:21_000] = 99, np.nan
+    axes = new_axes(new_figure(200), 50, 50, 1000, 100)
+    plot_curve(axes, long, values)
+    z, drawn = axes.get_lines()[0].get_data()
+    assert len(z) < 6000
+    assert abs(z[drawn == 99] - 12_345) < 14
+    assert (np.nanmin(drawn), np.nanmax(drawn)) == (np.nanmin(values), 99)
+    gap = z[np.isnan(drawn)]
+    assert (gap[0], gap[-1]) == pytest.approx((20_000, 21_000), abs=26)
 
 
 def test_words_name_what_fell_back_and_how_steady_it_is(out):
@@ -196,11 +215,33 @@ def test_no_fault_in_drawing_fails_the_run(tmp_path, monkeypatch, caplog):
         raise ZeroDivisionError("drawn")
 
     monkeypatch.setattr(report, "write_report", broken)
-    with caplog.at_level(logging.WARNING):
+    with restored(), caplog.at_level(logging.WARNING):
         report.try_report(tmp_path / "x.h5")
     assert [r.getMessage() for r in caplog.records] == [
         "the report could not be drawn (ZeroDivisionError: drawn)"
     ]
+
+
+def test_a_stop_ends_the_drawing_and_not_the_run(out, monkeypatch, caplog):
+    """The lock is free, and the same signals may come once more."""
+    write, folder = report.write_report, out.with_suffix(".amst")
+
+    def told(out):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return write(out)
+
+    monkeypatch.setattr(report, "write_report", told)
+    with restored(), caplog.at_level(logging.WARNING):
+        report.try_report(out)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert [r.getMessage() for r in caplog.records] == [
+        "the report could not be drawn (Stopped: SIGTERM)"
+    ]
+    assert is_written(folder) is None
+    monkeypatch.setattr(report, "write_report", write)
+    with restored():
+        report.try_report(out)
+    assert (folder / "report.html").exists()
 
 
 def test_there_is_no_report_of_nothing(tmp_path):
@@ -235,19 +276,19 @@ def test_lines_and_steps_come_back_and_a_later_attempt_counts(tmp_path, dtype):
     kept = read_thumbnails(tmp_path / "t", range(3, 8))["raw"]
     assert (kept.y[1], kept.x[1]) == pytest.approx((2, -1), abs=0.1)
     assert np.isnan(kept.y[[0, 2, 3, 4]]).all()
-    assert kept.xz.dtype == dtype
-    assert (kept.xz[3] == ramp[44]).all()
-    assert (kept.yz[3] == ramp[:, 34]).all()
-    assert not kept.xz[4].any()
+    xz, yz = (kept.lines(plane, range(5)) for plane in ("xz", "yz"))
+    assert xz.dtype == dtype
+    assert (xz[3] == ramp[44]).all()
+    assert (yz[3] == ramp[:, 34]).all()
+    assert not xz[4].any()
 
 
 def test_long_lines_are_averaged_down(tmp_path):
     with ThumbnailWriter(tmp_path / "t", "0001-00000", "write") as keeper:
         keeper.add("aligned", 0, look_at(np.tile(np.arange(5000) // 50, (8, 1)).astype(np.uint8)))
     kept = read_thumbnails(tmp_path / "t", [0])["aligned"]
-    assert kept.xz.shape == (1, 1666)
-    assert kept.yz.shape == (1, 8)
-    assert (kept.xz[0] == np.arange(1666) * 3 // 50).mean() > 0.9
+    assert kept.sizes == {"xz": 1666, "yz": 8}
+    assert (kept.lines("xz", [0])[0] == np.arange(1666) * 3 // 50).mean() > 0.9
 
 
 def test_grey_values_to_show_come_from_samples_of_the_slices(tmp_path):
