@@ -18,7 +18,6 @@ So no two layers share a page of 4 KiB: an NFS client writes whole pages of its 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import math
@@ -48,6 +47,7 @@ from amst_hpc.bdv.file import (
     whole_chunks,
 )
 from amst_hpc.bdv.metadata import cells
+from amst_hpc.bdv.storage import allocate, create_striped
 from amst_hpc.config import InputError
 from amst_hpc.geometry import PAGE, Layout, Level, Zyx
 
@@ -90,6 +90,7 @@ def create_file(target: Target) -> ChunkAddresses:
     """
     _check_chunks(target)
     part = target.path.with_name(f".{target.path.name}.part")
+    create_striped(part, target.output.stripes)
     try:
         with h5py.File(part, "w", **_file_properties(target)) as file:
             create_tables(file, target)
@@ -309,7 +310,7 @@ class DirectFile:
         free = space.f_bavail * space.f_frsize
         code = errno.ENOSPC
         if missing <= free:
-            code = _fallocate(self._descriptor, status.st_size)
+            code = allocate(self._descriptor, status.st_size)
             if code in (0, errno.EOPNOTSUPP, errno.ENOSYS):
                 return code == 0
         sizes = f"{missing / 1e9:.1f} GB are still to be written, {free / 1e9:.1f} GB are free"
@@ -377,16 +378,6 @@ def _pack(region: Block, slot: NDArray[np.uint8], level: Level) -> int:
     chunk[:z, :y, :x] = region
     valid = slot[:bytes_used] if region.nbytes == bytes_used else np.ascontiguousarray(region)
     return int(isal_zlib.crc32(valid))
-
-
-def _fallocate(descriptor: int, size: int) -> int:
-    """Allocate the first `size` bytes of a file; the error number, 0 if it was done."""
-    call = ctypes.CDLL(None, use_errno=True).fallocate
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while call(descriptor, 0, 0, size) != 0:
-        if (code := ctypes.get_errno()) != errno.EINTR:
-            return code
-    return 0
 
 
 def _round_up(number: int, multiple: int) -> int:
