@@ -23,7 +23,7 @@ import itertools
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +34,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from amst_hpc.averaging import go_on
 from amst_hpc.bdv.chunks import Checksums, chunk_grid
 from amst_hpc.bdv.file import (
     HDF5_ERRORS,
@@ -272,11 +273,18 @@ class DirectFile:
     """Writes layers into a file of `create_file`: any process, any layer, at any time, also again.
 
     addresses : of `create_file` or `read_addresses`, which rank 0 tells the others. One thread at a
-    time uses an object of this class; each process (or thread) has its own.
+    time uses an object of this class; each process (or thread) has its own. between : called before
+    each piece is written; what it raises leaves a layer that is to be written again.
     """
 
-    def __init__(self, path: Path, layout: Layout, addresses: ChunkAddresses) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        addresses: ChunkAddresses,
+        between: Callable[[], None] = go_on,
+    ) -> None:
+        self.path, self.between = path, between
         self.layout = layout
         self.addresses = addresses
         largest = max(address.chunk_bytes for address in addresses)
@@ -339,6 +347,7 @@ class DirectFile:
         count = max(1, PIECE_BYTES // address.chunk_bytes)
         slots = self._buffer[: count * address.chunk_bytes].reshape(count, -1)
         for first in range(0, checksums.size, count):
+            self.between()
             piece = slots[: checksums.size - first]
             for number, slot in enumerate(piece, first):
                 checksums.flat[number] = _pack(next(regions), slot, level)
