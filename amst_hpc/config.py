@@ -215,8 +215,8 @@ class Output:
     )
     stripes: int = _field(
         -1,
-        "of the file on Lustre: OSTs that it lies on (-1: all, 0: as its folder says; not of "
-        "ome-zarr and tif, whose files get those of the folder)",
+        "of the file on Lustre: OSTs that it lies on (-1: all, for 1 GiB or more; 0: as its folder "
+        "says, as always with ome-zarr and tif)",
     )
     intermediates: bool = _field(
         False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"

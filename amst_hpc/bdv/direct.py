@@ -91,7 +91,7 @@ def create_file(target: Target) -> ChunkAddresses:
     """
     _check_chunks(target)
     part = target.path.with_name(f".{target.path.name}.part")
-    create_striped(part, target.output.stripes)
+    create_striped(part, target)
     try:
         with h5py.File(part, "w", **_file_properties(target)) as file:
             create_tables(file, target)

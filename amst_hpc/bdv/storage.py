@@ -1,8 +1,8 @@
 """How the growing file lies on the disks: in stripes on Lustre, its space kept where that can be.
 
 Lustre gives a file its stripes when it is made, and keeps them when it is filled or renamed. The
-advice for one large file that all nodes write is to use all OSTs (`lfs setstripe -c -1`): no other
-lies idle, and each gets an equal part of some terabytes.
+advice for one large file that all nodes write is to use all OSTs (`lfs setstripe -c -1`): none lies
+idle, and each gets an equal part of some terabytes. A small one is better left to its folder.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import logging
+import math
 import re
 import shutil
 import subprocess
 from pathlib import Path
+
+from amst_hpc.bdv.file import Target
 
 log = logging.getLogger(__name__)
 
@@ -22,13 +25,19 @@ STRIPE_BYTES = 4 << 20
 """A write of the direct writer; the manual of Lustre advises 1 to 4 MiB."""
 
 
-def create_striped(path: Path, stripes: int) -> None:
-    """On Lustre, make an empty file of so many stripes (-1: all OSTs), in place of an old one.
+SMALL_BYTES = 1 << 30
+"""Of full size; a smaller file is not put on all OSTs."""
 
-    Elsewhere, for 0, or where `lfs` is not there or fails, none is made, and the file gets the
-    stripes of its folder.
+
+def create_striped(path: Path, target: Target) -> None:
+    """On Lustre, make an empty file for `target` with `output.stripes`, in place of an old one.
+
+    Elsewhere, for a small file unless stripes are counted, or where `lfs` is not there or fails,
+    none is made, and the file gets the stripes of its folder.
     """
-    if stripes == 0 or not is_lustre(path):
+    stripes = target.output.stripes
+    small = math.prod(target.layout.shape) * target.stored.itemsize < SMALL_BYTES
+    if stripes == 0 or (stripes < 0 and small) or not is_lustre(path):
         return
     program = shutil.which("lfs")
     if program is None:

@@ -78,7 +78,7 @@ class BdvWriter:
     def __enter__(self) -> Self:
         if not self.target.append:
             if self.comm.rank == 0:
-                create_striped(self.target.path, self.target.output.stripes)
+                create_striped(self.target.path, self.target)
             self.comm.Barrier()
         self._store = self._make_store(self.target, self.comm)
         return self

@@ -132,7 +132,7 @@ def test_another_number_of_ranks_appends(tmp_path, writer):
 @pytest.mark.parametrize("writer", ALL)
 def test_ranks_fill_the_file_that_lfs_has_made(tmp_path, writer):
     notes = install_lfs(tmp_path, f': > "$file"; stat -c %i "$file" > {tmp_path}/inode')
-    job = make_job(tmp_path / "out.h5", make_stack("uint16"), writer=writer)
+    job = make_job(tmp_path / "out.h5", make_stack("uint16"), writer=writer, stripes=2)
     job["mounts"] = str(make_mounts(tmp_path))
     done = mpirun(2, [JOB, json.dumps([job])], env={"PATH": path_with(tmp_path)})
     assert done.returncode == 0, done.stderr

@@ -53,6 +53,7 @@ def test_the_file_system_of_a_folder_here_is_known(tmp_path):
 def lustre(tmp_path, monkeypatch):
     """A folder that passes for one on Lustre."""
     monkeypatch.setattr(storage, "MOUNTS", make_mounts(tmp_path))
+    monkeypatch.setattr(storage, "SMALL_BYTES", 1)
     monkeypatch.setenv("PATH", path_with(tmp_path))
     return tmp_path
 
@@ -99,16 +100,22 @@ def test_a_failing_lfs_is_a_warning(lustre, caplog):
     assert target.path.exists()
 
 
-@pytest.mark.parametrize("case", ["elsewhere", "not asked for", "no lfs"])
+@pytest.mark.parametrize("case", ["elsewhere", "not asked for", "no lfs", "small"])
 def test_otherwise_the_folder_decides(lustre, monkeypatch, case):
     notes = install_lfs(lustre)
     if case == "elsewhere":
         monkeypatch.undo()
     if case == "no lfs":
         monkeypatch.setenv("PATH", str(lustre))
-    create_striped(lustre / "a.h5", 0 if case == "not asked for" else -1)
+    if case == "small":
+        monkeypatch.setattr(storage, "SMALL_BYTES", 10**6)
+    target = target_in(lustre, stripes=0 if case == "not asked for" else -1)
+    create_striped(target.path, target)
     assert not notes.exists()
-    assert not (lustre / "a.h5").exists()
+    assert not target.path.exists()
+    if case == "small":
+        create_striped(target.path, target_in(lustre, stripes=4))
+        assert target.path.exists()
 
 
 @pytest.mark.parametrize("stripes", [-2, 2001])
