@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -39,6 +41,18 @@ def stop_at_once() -> None:
     """
     for number in STOP_SIGNALS:
         signal.signal(number, lambda *_: os._exit(EX_TEMPFAIL))
+
+
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Around a library that may set handlers of its own, unseen by Python: ours are put back."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in STOP_SIGNALS:
+                if (handler := signal.getsignal(number)) is not None:
+                    signal.signal(number, handler)
 
 
 class StopRequest:
