@@ -1,4 +1,4 @@
-"""A driver that crashes does so in a process of its own; one that takes the signals does not keep them."""
+"""A driver that crashes does so in a process of its own; one that takes signals gives them back."""
 
 import subprocess
 import sys
