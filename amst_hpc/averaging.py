@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,10 @@ from amst_hpc.transform import Block, FloatImage, Image
 
 ROWS = 64
 """Rows of the result that are made together, so that what is added up stays in the cache."""
+
+
+def go_on() -> None:
+    """Between two steps, where nobody asks to stop."""
 
 
 def average_down(image: Image | FloatImage, factor: int) -> FloatImage:
@@ -62,10 +67,13 @@ def average_line(line: NDArray[np.float64], factor: int) -> NDArray[np.float64]:
     return np.asarray(runs.mean(axis=1))
 
 
-def downsample(block: Block, factors: tuple[int, int, int]) -> Block:
+def downsample(
+    block: Block, factors: tuple[int, int, int], between: Callable[[], None] = go_on
+) -> Block:
     """Block mean, rounded half up; the edge is replicated where a block sticks out.
 
-    block : (z, y, x) uint8 or uint16. Returns ceil(dim / factor) in each axis, same dtype.
+    block : (z, y, x) uint8 or uint16. between : called before each slice of the result, which it
+    may keep from being made by what it raises. Returns ceil(dim / factor) in each axis, same dtype.
     """
     fz, fy, fx = factors
     if factors == (1, 1, 1):
@@ -75,6 +83,7 @@ def downsample(block: Block, factors: tuple[int, int, int]) -> Block:
     depth, height, width = (-(-n // f) for n, f in zip(block.shape, factors, strict=True))
     out = np.empty((depth, height, width), block.dtype)
     for z in range(depth):
+        between()
         total = _sum_slices(block[z * fz : (z + 1) * fz], fz, wide)
         total = _sum_neighbours(total, fy)
         total = _sum_neighbours(total.T, fx).T
@@ -84,7 +93,9 @@ def downsample(block: Block, factors: tuple[int, int, int]) -> Block:
     return out
 
 
-def downsample_labels(block: Block, factors: tuple[int, int, int]) -> Block:
+def downsample_labels(
+    block: Block, factors: tuple[int, int, int], between: Callable[[], None] = go_on
+) -> Block:
     """The most frequent value of each block (its mode), of several the first one met.
 
     As `downsample`, but every value is one of `block`: a mean of labels is another label.
@@ -95,6 +106,7 @@ def downsample_labels(block: Block, factors: tuple[int, int, int]) -> Block:
     padded = np.pad(block, [(0, -n % f) for n, f in zip(block.shape, factors, strict=True)], "edge")
     out = np.empty([n // f for n, f in zip(padded.shape, factors, strict=True)], block.dtype)
     for z in range(len(out)):
+        between()
         slices = padded[z * fz : (z + 1) * fz]
         votes = [s[y::fy, x::fx] for s in slices for y in range(fy) for x in range(fx)]
         out[z] = _most_frequent([np.ascontiguousarray(vote) for vote in votes])

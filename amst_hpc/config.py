@@ -213,6 +213,11 @@ class Output:
     writer: str = _field(
         "auto", "auto, direct (uncompressed), collective (needs parallel HDF5) or funnel"
     )
+    stripes: int = _field(
+        -1,
+        "of the file on Lustre: OSTs that it lies on (-1: all, for 1 GiB or more; 0: as its folder "
+        "says, as always with ome-zarr and tif)",
+    )
     intermediates: bool = _field(
         False, "also write the templates (refs/) and the shifted slices (sift/) as TIFF"
     )
@@ -234,6 +239,8 @@ class Output:
             "0 or a power of two up to 256",
         )
         require("output", "compression", self.compression, 0 <= self.compression <= 9, "0 to 9")
+        stripes_ok = -1 <= self.stripes <= 2000
+        require("output", "stripes", self.stripes, stripes_ok, "-1, 0, or a number up to 2000")
         require("output", "levels", self.levels, 0 <= self.levels <= 12, "0 to 12")
         factors_ok = all(len(f) == 3 and all(v in (1, 2, 3, 4, 8) for v in f) for f in self.factors)
         require(

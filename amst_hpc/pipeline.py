@@ -376,10 +376,10 @@ def ready_tools(job: Job, config: Config, inputs: Inputs, comm: Communicator) ->
 @contextmanager
 def ready_opencl(comm: Communicator) -> Iterator[None]:
     """Makes OpenCL ready; nothing is computed there."""
-    local_rank, local_size = local_place(comm)
+    local_rank, _ = local_place(comm)
     with ExitStack() as held:
         scratch = on_all_ranks(comm, lambda: held.enter_context(scratch_folder(local_rank)))
-        prepare(scratch, cores_per_rank(local_size))
+        prepare(scratch, cores_per_rank(comm))
         yield
 
 

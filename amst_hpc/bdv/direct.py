@@ -18,13 +18,12 @@ So no two layers share a page of 4 KiB: an NFS client writes whole pages of its 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import itertools
 import math
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -35,6 +34,7 @@ import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+from amst_hpc.averaging import go_on
 from amst_hpc.bdv.chunks import Checksums, chunk_grid
 from amst_hpc.bdv.file import (
     HDF5_ERRORS,
@@ -48,6 +48,7 @@ from amst_hpc.bdv.file import (
     whole_chunks,
 )
 from amst_hpc.bdv.metadata import cells
+from amst_hpc.bdv.storage import allocate, create_striped
 from amst_hpc.config import InputError
 from amst_hpc.geometry import PAGE, Layout, Level, Zyx
 
@@ -90,6 +91,7 @@ def create_file(target: Target) -> ChunkAddresses:
     """
     _check_chunks(target)
     part = target.path.with_name(f".{target.path.name}.part")
+    create_striped(part, target)
     try:
         with h5py.File(part, "w", **_file_properties(target)) as file:
             create_tables(file, target)
@@ -271,11 +273,18 @@ class DirectFile:
     """Writes layers into a file of `create_file`: any process, any layer, at any time, also again.
 
     addresses : of `create_file` or `read_addresses`, which rank 0 tells the others. One thread at a
-    time uses an object of this class; each process (or thread) has its own.
+    time uses an object of this class; each process (or thread) has its own. between : called before
+    each piece is written; what it raises leaves a layer that is to be written again.
     """
 
-    def __init__(self, path: Path, layout: Layout, addresses: ChunkAddresses) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        layout: Layout,
+        addresses: ChunkAddresses,
+        between: Callable[[], None] = go_on,
+    ) -> None:
+        self.path, self.between = path, between
         self.layout = layout
         self.addresses = addresses
         largest = max(address.chunk_bytes for address in addresses)
@@ -309,7 +318,7 @@ class DirectFile:
         free = space.f_bavail * space.f_frsize
         code = errno.ENOSPC
         if missing <= free:
-            code = _fallocate(self._descriptor, status.st_size)
+            code = allocate(self._descriptor, status.st_size)
             if code in (0, errno.EOPNOTSUPP, errno.ENOSYS):
                 return code == 0
         sizes = f"{missing / 1e9:.1f} GB are still to be written, {free / 1e9:.1f} GB are free"
@@ -338,6 +347,7 @@ class DirectFile:
         count = max(1, PIECE_BYTES // address.chunk_bytes)
         slots = self._buffer[: count * address.chunk_bytes].reshape(count, -1)
         for first in range(0, checksums.size, count):
+            self.between()
             piece = slots[: checksums.size - first]
             for number, slot in enumerate(piece, first):
                 checksums.flat[number] = _pack(next(regions), slot, level)
@@ -377,16 +387,6 @@ def _pack(region: Block, slot: NDArray[np.uint8], level: Level) -> int:
     chunk[:z, :y, :x] = region
     valid = slot[:bytes_used] if region.nbytes == bytes_used else np.ascontiguousarray(region)
     return int(isal_zlib.crc32(valid))
-
-
-def _fallocate(descriptor: int, size: int) -> int:
-    """Allocate the first `size` bytes of a file; the error number, 0 if it was done."""
-    call = ctypes.CDLL(None, use_errno=True).fallocate
-    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-    while call(descriptor, 0, 0, size) != 0:
-        if (code := ctypes.get_errno()) != errno.EINTR:
-            return code
-    return 0
 
 
 def _round_up(number: int, multiple: int) -> int:

@@ -11,6 +11,7 @@ from amst_hpc.bdv.collective import CollectiveStore
 from amst_hpc.bdv.file import Target, is_parallel, naming_errors
 from amst_hpc.bdv.funnel import FunnelStore
 from amst_hpc.bdv.mipmaps import pyramid
+from amst_hpc.bdv.storage import create_striped
 from amst_hpc.config import InputError, Output
 from amst_hpc.transform import Block
 
@@ -75,6 +76,10 @@ class BdvWriter:
         self._make_store = STORES[choose_writer(target.output, comm.size)]
 
     def __enter__(self) -> Self:
+        if not self.target.append:
+            if self.comm.rank == 0:
+                create_striped(self.target.path, self.target)
+            self.comm.Barrier()
         self._store = self._make_store(self.target, self.comm)
         return self
 

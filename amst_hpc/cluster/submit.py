@@ -33,7 +33,13 @@ from amst_hpc.images.pairing import Inputs, Job
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.progress import duration
 from amst_hpc.overrides import read_overrides
-from amst_hpc.preflight.estimate import JobEstimate, estimate, with_prealignment
+from amst_hpc.preflight.estimate import (
+    JobEstimate,
+    estimate,
+    lighter,
+    refuse_large,
+    with_prealignment,
+)
 from amst_hpc.preflight.voxel_size import find_voxel_size
 from amst_hpc.settings import load_config, read_toml
 
@@ -121,10 +127,14 @@ class Plan:
 
 
 def size_job(need: JobEstimate, site: Site) -> Resources:
-    """Ranks, nodes, memory and time for a stack; with the reasoning."""
-    memory_mb = math.ceil((1.2 * need.rank_bytes + need.layer_bytes) / 1e8) * 100
-    fitting = int(site.memory_gb_per_node * 1000 // memory_mb) or site.ranks_per_node
-    per_node = min(site.ranks_per_node, fitting)
+    """Ranks, nodes, memory and time for a stack; with the reasoning.
+
+    Raises `InputError` for a rank that is larger than a node.
+    """
+    refuse_large(need, site.memory_gb_per_node)
+    per_node = site.ranks_per_node
+    if site.memory_gb_per_node:
+        per_node = min(per_node, int(site.memory_gb_per_node * 1000 // need.memory_mb))
     useful = max(1, need.slices // LEAST_SLICES)
     nodes = min(math.ceil(need.seconds / (per_node * AIM_SECONDS)), site.nodes, useful)
     per_node = min(per_node, math.ceil(useful / nodes))
@@ -132,7 +142,7 @@ def size_job(need: JobEstimate, site: Site) -> Resources:
     seconds = START_SECONDS + need.seconds / ranks * 1.15
     wanted = math.ceil(SPARE * seconds / 60) + 5
     minutes = min(wanted, site.minutes)
-    size = Resources(nodes, per_node, memory_mb, minutes)
+    size = Resources(nodes, per_node, need.memory_mb, minutes)
     return replace(size, reasons=_reasons(need, site, size, seconds, wanted > minutes))
 
 
@@ -169,6 +179,7 @@ def plan_stack(job: Job, order: Order, blocks: int = 0) -> Plan:
     if job.overrides:
         read_overrides(job.overrides, inputs.depth)
         table = job.overrides.read_text(encoding="utf-8-sig")
+    _refuse_large(entry, inputs, config, order.site)
     if not blocks:
         size = size_job(_need(entry, inputs, config), order.site)
         work = BatchJob("align", _name(job), _log(folder, ONE_LOG), _paths(job), _words(job, order))
@@ -259,8 +270,10 @@ def plan_manifest(path: Path, order: Order) -> Plan:
     told = f"{len(rest)} of {len(entries)} stacks of {path} are neither finished nor in the queue"
     if not rest:
         return Plan(folder, (), (told,), path)
-    needs = [_need(e, i, e.settings(order.config, order.changes)) for e, i in rest]
-    size = size_job(max(needs, key=lambda need: need.seconds), order.site)
+    work = [(e, i, e.settings(order.config, order.changes)) for e, i in rest]
+    for each in work:
+        _refuse_large(*each, order.site)
+    size = size_job(_largest([_need(*each) for each in work]), order.site)
     scripts = _array_scripts(path, [entry for entry, _ in rest], order, size)
     alone = _raw_alone([entry for entry, _ in rest])
     reasons = (told, *alone, "sizes by the largest of them:", *size.reasons)
@@ -304,6 +317,22 @@ def _need(entry: Entry, inputs: Inputs, config: Config, depth: int = 0) -> JobEs
     held = block_bytes(inputs.raw) + block_bytes(inputs.prealigned)
     need = estimate(depth or inputs.depth, inputs.shape, inputs.dtype, config, held)
     return need if entry.prealigned else with_prealignment(need, inputs.shape)
+
+
+def _refuse_large(entry: Entry, inputs: Inputs, config: Config, site: Site) -> None:
+    """Raises `InputError` for a stack whose ranks are larger than a node."""
+    ways = lighter(config, inputs.depth, inputs.shape)
+    less = {name: _need(entry, inputs, changed) for name, changed in ways}
+    try:
+        refuse_large(_need(entry, inputs, config), site.memory_gb_per_node, less)
+    except InputError as error:
+        raise InputError(f"OUT {entry.output}: {error}") from None
+
+
+def _largest(needs: Sequence[JobEstimate]) -> JobEstimate:
+    """That of the stack which takes longest, with the memory of the one that needs most."""
+    longest, largest = (max(needs, key=lambda n: (n.seconds, n.memory_mb)[i]) for i in (0, 1))
+    return replace(longest, rank_bytes=largest.rank_bytes, layer_bytes=largest.layer_bytes)
 
 
 def _left(manifest: Path, outputs: Sequence[Path]) -> set[Path]:

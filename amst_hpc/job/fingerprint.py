@@ -20,8 +20,8 @@ def fingerprint(inputs: Inputs, config: Config) -> dict[str, Any]:
     layers have keys of their own.
     """
     tree = to_tree(config)
-    tree["output"].pop("writer")
-    tree["output"].pop("report")
+    for key in ("writer", "stripes", "report"):
+        tree["output"].pop(key)
     stacks = {"raw": inputs.raw} | ({} if inputs.alone else {"prealigned": inputs.prealigned})
     solution = ("neighbours", "drift", *(["prealign"] if inputs.alone else []))
     return {

@@ -6,11 +6,13 @@ time, again, and by anyone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from amst_hpc.averaging import go_on
 from amst_hpc.bdv.chunks import Checksums, ChunkChecksums, layer_chunks
 from amst_hpc.bdv.file import Target, sync
 from amst_hpc.ome_zarr.metadata import shard_shape
@@ -21,12 +23,13 @@ from amst_hpc.transform import Block
 class ShardedFolder:
     """Writes layers into a folder of `create_folder`: any process, any layer, also again.
 
-    One thread at a time uses an object of this class; each process has its own.
+    One thread at a time uses an object of this class; each process has its own. between : called
+    before each shard is written; what it raises leaves a layer that is to be written again.
     Raises OSError that names the array.
     """
 
-    def __init__(self, target: Target) -> None:
-        self.path, self.layout = target.path, target.layout
+    def __init__(self, target: Target, between: Callable[[], None] = go_on) -> None:
+        self.path, self.layout, self.between = target.path, target.layout, between
         levels = target.layout.levels
         self._shards = [shard_shape(level, target.dtype.itemsize) for level in levels]
         self._arrays = [open_array(self.path / str(k), 3, write=True) for k in range(len(levels))]
@@ -63,6 +66,7 @@ class ShardedFolder:
         starts = (range(0, block.shape[1], height), range(0, block.shape[2], width))
         with naming_errors(folder, "written"):
             for y, x in product(*starts):
+                self.between()
                 part = block[:, y : y + height, x : x + width]
                 place = (slice(z, z + len(part)), *_slices(part, y, x))
                 file = folder / f"c/{layer}/{y // height}/{x // width}"

@@ -25,6 +25,7 @@ from amst_hpc import __version__
 from amst_hpc.config import InputError
 from amst_hpc.opencl.compiling import build, compiled_once
 from amst_hpc.parallel.node_cache import SCRATCH, node_folder, use_scratch
+from amst_hpc.parallel.signals import keeping_handlers
 from amst_hpc.software import library_version
 
 log = logging.getLogger(__name__)
@@ -236,6 +237,11 @@ def open_device(wanted: str, local_rank: int, fresh: bool = False) -> tuple[Any,
 
 def prove(device: Device) -> Any:
     """A context on which a kernel was built and gave the right numbers. Raises on failure."""
+    with keeping_handlers():  # at its first use Intel's OpenCL sets its own, which swallow all
+        return _prove(device)
+
+
+def _prove(device: Device) -> Any:
     import pyopencl as cl
 
     context = cl.Context([cl.get_platforms()[device.platform].get_devices()[device.index]])

@@ -10,7 +10,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar, cast
 
@@ -175,6 +175,16 @@ def threads_allowed() -> bool:
     from mpi4py import MPI
 
     return bool(MPI.Query_thread() == MPI.THREAD_MULTIPLE)
+
+
+def io_hints(values: Mapping[str, str]) -> Any:
+    """An MPI.Info of these."""
+    from mpi4py import MPI
+
+    info = MPI.Info.Create()
+    for name, value in values.items():
+        info.Set(name, value)
+    return info
 
 
 def mpi_library() -> str:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence, Set
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +19,41 @@ log = logging.getLogger(__name__)
 SCRATCH_BYTES = 2**24
 
 
-def local_place(comm: Any) -> tuple[int, int]:
-    """(rank on this node, ranks on this node)."""
+@contextmanager
+def _ranks_of_node(comm: Any) -> Iterator[Any]:
+    """A communicator of the ranks on this node; collective."""
     from mpi4py import MPI
 
     node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    place = (node.rank, node.size)
-    node.Free()
-    return place
+    try:
+        yield node
+    finally:
+        node.Free()
 
 
-def cores_per_rank(local_size: int) -> int:
-    """Processor cores that this rank may use without taking those of its neighbours."""
-    mine = len(os.sched_getaffinity(0))
-    return max(1, mine // local_size) if mine == os.cpu_count() else mine
+def local_place(comm: Any) -> tuple[int, int]:
+    """(rank on this node, ranks on this node); collective."""
+    with _ranks_of_node(comm) as node:
+        return node.rank, node.size
+
+
+def cores_per_rank(comm: Any) -> int:
+    """Processor cores that this rank may use without taking those of its neighbours; collective.
+
+    From what the launcher has bound each rank of the node to; one call per process is enough.
+    """
+    mine = os.sched_getaffinity(0)
+    with _ranks_of_node(comm) as node:
+        return share_of_cores(mine, node.allgather(mine))
+
+
+def share_of_cores(mine: Set[int], everyone: Sequence[Set[int]]) -> int:
+    """A core that n ranks may use counts 1/n for each of them; at least 1.
+
+    mine : the cores that a rank may use. everyone : those of each rank of its node, this one too.
+    """
+    ranks = Counter(core for cores in everyone for core in cores)
+    return max(1, int(sum(Fraction(1, ranks[core]) for core in mine)))
 
 
 def memory_per_rank(local_size: int) -> int:

@@ -6,18 +6,31 @@ import contextlib
 import os
 import signal
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 EX_TEMPFAIL = 75
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+LOOK_SECONDS = 0.5
+"""The flag is looked for no more often: on a shared file system, by every rank."""
 
 
 class Stopped(Exception):
     """The job was asked to stop and did so in good order (exit code 75).
 
     The same command continues it.
+    """
+
+
+class LeaveOff(BaseException):
+    """Raised between two steps of a rank that is asked to stop: its share of a pass ends there.
+
+    It passes those who expect the errors of libraries. All ranks raise `Stopped` together, later.
     """
 
 
@@ -43,6 +56,18 @@ def stop_by_error() -> None:
         signal.signal(number, stop)
 
 
+@contextmanager
+def keeping_handlers() -> Iterator[None]:
+    """Around a library that may set handlers of its own, unseen by Python: ours are put back."""
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in STOP_SIGNALS:
+                if (handler := signal.getsignal(number)) is not None:
+                    signal.signal(number, handler)
+
+
 class StopRequest:
     """Set by SIGTERM, SIGUSR1 or SIGINT on any rank.
 
@@ -53,6 +78,7 @@ class StopRequest:
     def __init__(self, flag: Path) -> None:
         self.flag = flag
         self.received = ""
+        self._looked, self._flagged = -LOOK_SECONDS, False
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -71,15 +97,25 @@ class StopRequest:
         """At once: mpirun gives its ranks a second or less. The first to be told says so."""
         with contextlib.suppress(OSError):
             self.flag.touch(exist_ok=False)
-            text = f"{self.received}: stops after the slice in hand; the same command continues"
+            text = f"{self.received}: stops after the step in hand; the same command continues"
             os.write(sys.stderr.fileno(), f"{text}\n".encode())
 
     def __bool__(self) -> bool:
-        for number in self._before:
-            signal.signal(number, self._receive)
-        if self.received and not self.flag.exists():
+        if threading.current_thread() is threading.main_thread():  # no other may
+            for number in self._before:
+                signal.signal(number, self._receive)
+        if self.received:
             self._tell()
-        return bool(self.received) or self.flag.exists()
+            return True
+        now = time.monotonic()
+        if not self._flagged and now - self._looked >= LOOK_SECONDS:
+            self._looked, self._flagged = now, self.flag.exists()
+        return self._flagged
+
+    def look(self) -> None:
+        """Between two steps, in any thread; raises `LeaveOff` if the job is to stop."""
+        if self:
+            raise LeaveOff
 
     def raise_together(self, comm: Any, during: str) -> None:
         """Raise `Stopped` on all ranks if any of them was told to stop; collective."""

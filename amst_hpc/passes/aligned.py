@@ -60,12 +60,11 @@ class AlignedStack:
 
     def make_layer(
         self, slices: range, block: Block, thumbnails: ThumbnailWriter, stop: StopRequest
-    ) -> Block | None:
-        """These slices of the output in the first slices of `block`; None if asked to stop."""
+    ) -> Block:
+        """These slices of the output in the first slices of `block`. Raises `LeaveOff`."""
         with closing(self.slices(slices)) as images:
             for place, i in enumerate(slices):
-                if stop:
-                    return None
+                stop.look()
                 block[place] = next(images)
                 thumbnails.add("aligned", self.results[i].z, look_at(block[place]))
         return block[: len(slices)]

@@ -7,6 +7,8 @@ has the same.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +21,7 @@ from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.opencl.resampling import Resampler
 from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator
+from amst_hpc.parallel.signals import LeaveOff, StopRequest
 from amst_hpc.registration.coherence import (
     LARGEST,
     PLACES,
@@ -39,24 +42,33 @@ FINEST = 48_000  # grey values that a resampled slice may have, and some above
 MARGIN = 64  # px of the middle of a slice on each side, for its shift
 
 
-def measure_filters(
-    inputs: Inputs,
-    reach: int,
-    comm: Communicator,
-    equations: Equations,
-    crcs: Mapping[int, int | None],
-) -> dict[int, RadialFilter]:
-    """The filter for each distance of two slices, 1 to `reach`; collective.
+@dataclass(frozen=True)
+class Sampling:
+    """What filters are measured on: slices up to `reach` from each other.
 
-    crcs : of slices when they were registered. Raises OSError: see `Inputs.read_again`.
+    crcs : of slices when they were registered.
     """
+
+    inputs: Inputs
+    reach: int
+    crcs: Mapping[int, int | None] = field(default_factory=dict)
+
+
+def measure_filters(
+    of: Sampling, comm: Communicator, equations: Equations, stop: StopRequest
+) -> dict[int, RadialFilter]:
+    """The filter for each distance of two slices, 1 to `of.reach`; collective.
+
+    Raises OSError: see `Inputs.read_again`, and `Stopped`.
+    """
+    inputs, reach = of.inputs, of.reach
     wanted = sorted((z, k) for k in range(1, reach + 1) for z in _places(inputs.depth, k))
     share = [wanted[i] for i in split(len(wanted), comm.size)[comm.rank]]
-    found = {
-        place: pair
-        for part in comm.allgather(_measure(inputs, share, equations, crcs))
-        for place, pair in part.items()
-    }
+    mine: dict[tuple[int, int], Any] = {}
+    with suppress(LeaveOff):
+        mine = _measure(of, share, equations, stop)
+    stop.raise_together(comm, "the measurement of the filters")
+    found = {place: pair for part in comm.allgather(mine) for place, pair in part.items()}
     side = max((side for side, _ in found.values()), default=0)
     large = {place: pair for place, (n, pair) in found.items() if n >= LARGE * side}
     averaged_down = working_factor(inputs.shape) > 1
@@ -95,10 +107,7 @@ def _is_there(raw: Stack, z: int) -> bool:
 
 
 def _measure(
-    inputs: Inputs,
-    places: Sequence[tuple[int, int]],
-    equations: Equations,
-    crcs: Mapping[int, int | None],
+    of: Sampling, places: Sequence[tuple[int, int]], equations: Equations, stop: StopRequest
 ) -> dict[tuple[int, int], Any]:
     """Side px of the square that both show, and its spectra; see `coherence.spectra`.
 
@@ -106,7 +115,7 @@ def _measure(
 
     They are aligned averaged down by at most 2: that is close enough for the finest detail.
     """
-    half = min(inputs.shape) // working_factor(inputs.shape) // 2
+    half = min(of.inputs.shape) // working_factor(of.inputs.shape) // 2
     smooth = Neighbours(equations, {}, max(half, COARSE_SIDE))
     hand: dict[int, tuple[Image, Prepared] | None] = {}
     found = {}
@@ -114,7 +123,8 @@ def _measure(
         hand = {i: ready for i, ready in hand.items() if i >= z}
         for i in (z, z + k):
             if i not in hand:
-                image = _whole(inputs, i, crcs.get(i))
+                stop.look()
+                image = _whole(of.inputs, i, of.crcs.get(i))
                 hand[i] = None if image is None else (image, smooth.prepare(image))
         first, second = hand[z], hand[z + k]
         if first is None or second is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -25,9 +26,9 @@ from amst_hpc.pair_result import PairResult
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.shares import Shares
-from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.parallel.signals import LeaveOff, StopRequest
 from amst_hpc.parallel.tally import Tally
-from amst_hpc.passes.filters import lacking, measure_filters, sampled
+from amst_hpc.passes.filters import Sampling, lacking, measure_filters, sampled
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
 from amst_hpc.registration.template import RUN, is_blank
@@ -116,14 +117,14 @@ def pair_slices(
     mine: list[PairResult] = []
     if missing:
         slices = sorted({z for z, _ in missing})
-        pairer, tally, before = Pairer(work, device, comm), Tally(comm), len(done)
+        pairer, tally, before = Pairer(work, device, comm, stop), Tally(comm), len(done)
         with (
             attempt.open_journal(comm.rank, "pair") as journal,
             Shares(comm, slices, RUN) as shares,
             pairer.ahead,
             ProgressMeter("pairs", before + len(missing), before, comm.rank == 0) as meter,
         ):
-            for found in pairer.share(shares, missing, stop):
+            for found in pairer.share(shares, missing):
                 record = found.to_record() | {"key": missing[found.z, found.k]}
                 journal.write(record, durable=False)
                 mine.append(found)
@@ -147,35 +148,37 @@ def _show(meter: ProgressMeter, tally: Tally, before: int, always: bool = False)
 class Pairer:
     """Prepares the slices of one rank and registers their pairs, on the rank's device."""
 
-    def __init__(self, work: PairWork, device: str, comm: Communicator) -> None:
-        """Opens the device (as `coarse.device`) and measures the filters; collective."""
-        self.work, self.ahead = work, InputsAhead(work.inputs)
+    def __init__(self, work: PairWork, device: str, comm: Communicator, stop: StopRequest) -> None:
+        """Opens the device (as `coarse.device`) and measures the filters; collective.
+
+        Raises `Stopped`.
+        """
+        self.work, self.ahead, self.stop = work, InputsAhead(work.inputs), stop
         local_rank, _ = local_place(comm)
         equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
         crcs = {z: result.crc for z, result in work.results.items()}
-        filters = measure_filters(work.inputs, work.settings.reach, comm, equations, crcs)
+        sampling = Sampling(work.inputs, work.settings.reach, crcs)
+        filters = measure_filters(sampling, comm, equations, stop)
         self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, tuple[Prepared, Matrix]] = {}
 
-    def share(
-        self, shares: Shares[int], missing: Iterable[Place], stop: StopRequest
-    ) -> Iterator[PairResult]:
+    def share(self, shares: Shares[int], missing: Iterable[Place]) -> Iterator[PairResult]:
         """Those of the pairs `missing` that begin in the slices of this rank, ascending in a run;
         each raw slice is read once. Ends early when asked to.
         """
         of_slice: dict[int, list[Place]] = {}
         for place in sorted(missing):
             of_slice.setdefault(place[0], []).append(place)
-        for run in shares:
-            places = [place for z in run for place in of_slice[z]]
-            for n, place in enumerate(places):
-                if stop:
-                    return
-                near = range(place[0], place[0] + self.work.settings.reach + 1)
-                self.hand = {i: ready for i, ready in self.hand.items() if i in near}
-                coming = [place for z in shares.coming() for place in of_slice[z]]
-                self._expect([*places[n:], *coming])
-                yield self.register(place)
+        with suppress(LeaveOff):
+            for run in shares:
+                places = [place for z in run for place in of_slice[z]]
+                for n, place in enumerate(places):
+                    self.stop.look()
+                    near = range(place[0], place[0] + self.work.settings.reach + 1)
+                    self.hand = {i: ready for i, ready in self.hand.items() if i in near}
+                    coming = [place for z in shares.coming() for place in of_slice[z]]
+                    self._expect([*places[n:], *coming])
+                    yield self.register(place)
 
     def _expect(self, places: Sequence[Place]) -> None:
         """These are next: the slices that they need are read meanwhile."""
@@ -223,8 +226,9 @@ class Pairer:
         return replace(found, matrix=compose(after, compose(found.matrix, invert(before))))
 
     def _prepared(self, z: int) -> tuple[Prepared, Matrix]:
-        """A slice ready for its pairs, and `fitted(p) = read(offset p)`."""
+        """A slice ready for its pairs, and `fitted(p) = read(offset p)`. Raises `LeaveOff`."""
         if z not in self.hand:
+            self.stop.look()
             crc = self.work.results[z].crc
             _, image, offset = self.ahead.inputs.read_again(z, crc)
             self.hand[z] = self.neighbours.prepare(image), offset

@@ -30,7 +30,7 @@ from amst_hpc.parallel.shares import Shares
 from amst_hpc.parallel.signals import StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.file_plan import check_layer
-from amst_hpc.passes.filters import lacking, measure_filters, sampled
+from amst_hpc.passes.filters import Sampling, lacking, measure_filters, sampled
 from amst_hpc.placement import Placement
 from amst_hpc.registration.equations import open_equations
 from amst_hpc.registration.neighbours import Neighbours, Prepared, leave_device
@@ -155,7 +155,7 @@ def compare_raw(
     mine: list[Seen | PairResult] = []
     if missing:
         slices = sorted({z for z, _ in missing})
-        comparer, tally = Comparer(work, comm), Tally(comm)
+        comparer, tally = Comparer(work, comm, stop), Tally(comm)
         total, before = len(done) + len(missing), len(done)
         with (
             attempt.open_journal(comm.rank, "prealign") as journal,
@@ -196,14 +196,18 @@ def _show(meter: ProgressMeter, tally: Tally, before: int, always: bool = False)
 class Comparer:
     """Prepares raw slices and registers their pairs on the device of one rank."""
 
-    def __init__(self, work: Comparison, comm: Communicator) -> None:
-        """Opens the device (as `coarse.device`) and measures the filters; collective."""
+    def __init__(self, work: Comparison, comm: Communicator, stop: StopRequest) -> None:
+        """Opens the device (as `coarse.device`) and measures the filters; collective.
+
+        Raises `Stopped`.
+        """
         self.work = work
         self.raw = ReadAhead(work.inputs.raw, work.inputs.slice_bytes)
         local_rank, _ = local_place(comm)
         device = work.config.coarse.device
         equations = on_all_ranks(comm, lambda: open_equations(device, local_rank))
-        filters = measure_filters(work.inputs, len(work.near), comm, equations, {})
+        sampling = Sampling(work.inputs, len(work.near))
+        filters = measure_filters(sampling, comm, equations, stop)
         self.neighbours = Neighbours(equations, filters)
         self.hand: dict[int, Prepared | None] = {}
         self.seen: dict[int, Seen] = {}  # of those in hand

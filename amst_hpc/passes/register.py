@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from amst_hpc.job.run_folder import Attempt
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks
 from amst_hpc.parallel.node import local_place
 from amst_hpc.parallel.shares import Shares
-from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.parallel.signals import LeaveOff, StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.quality.thumbnails import Look, ThumbnailWriter, look_at
 from amst_hpc.registration.chance import over_chance
@@ -113,17 +114,16 @@ def _register_share(
     stop: StopRequest,
 ) -> Iterator[SliceResult]:
     """Results of the slices of this rank, in the journal; ends early when asked to."""
-    with registrar.ahead:
+    with registrar.ahead, suppress(LeaveOff):
         for run in shares:
             left = list(run)
             for group in groups(run):
                 began = time.monotonic()
                 registrar.expect([*left, *shares.coming()])
-                templates = registrar.templates(group)
+                templates = registrar.templates(group, stop)
                 seconds = {"template": round((time.monotonic() - began) / len(group), 4)}
                 for z, template in zip(group, templates, strict=True):
-                    if stop:
-                        return
+                    stop.look()
                     journal.write({"kind": "start", "z": z}, durable=False)
                     left.remove(z)
                     registrar.expect([z, *left, *shares.coming()])
@@ -186,15 +186,18 @@ class Registrar:
                 config.refine.backend,
             )
 
-    def templates(self, group: Sequence[int]) -> list[Image | None]:
+    def templates(self, group: Sequence[int], stop: StopRequest) -> list[Image | None]:
         """The template of each slice of a group; each pre-aligned slice is read once.
 
-        At the working size, as all that is registered.
+        At the working size, as all that is registered. Raises `LeaveOff`.
         """
         depth, radius = self.inputs.depth, self.config.template.radius
         needed = sorted({i for z in group for i in window(z, depth, radius)})
         self.window = {i: self.window[i] for i in needed if i in self.window}
-        self.window |= {i: self.read_prealigned(i) for i in needed if i not in self.window}
+        for i in needed:
+            if i not in self.window:
+                stop.look()
+                self.window[i] = self.read_prealigned(i)
         self.looks = {i: look for i, look in self.looks.items() if i in self.window}
         self.content = {i: mask for i, mask in self.content.items() if i in self.window}
         windows = [

@@ -1,17 +1,20 @@
 """The second pass into a BigDataViewer file or OME-Zarr: by layers, each on all mipmap levels.
 
 With the direct writer, and for OME-Zarr, every rank writes its own bytes: the next layer is made
-while a thread stores the last one; a layer is in the journal when it is on disk. The other writers
-go in rounds: all ranks store a layer each together while they make the next one. A file that these
-did not close in good order is made anew.
+while a thread stores the last one; a layer is in the journal when it is on disk. A stop is heard
+between the steps of a layer, of a large one (`LARGE_LAYER`) also while it is stored. The other
+writers go in rounds: all ranks store a layer each together while they make the next one. A file
+that these did not close in good order is made anew.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from itertools import cycle
 
+from amst_hpc.averaging import go_on
 from amst_hpc.bdv.checksums import ChecksumFile
 from amst_hpc.bdv.direct import DirectFile
 from amst_hpc.bdv.file import sync
@@ -25,7 +28,7 @@ from amst_hpc.job.run_folder import Attempt
 from amst_hpc.ome_zarr.writing import ShardedFolder
 from amst_hpc.parallel.communicator import Communicator
 from amst_hpc.parallel.shares import Shares
-from amst_hpc.parallel.signals import StopRequest
+from amst_hpc.parallel.signals import LeaveOff, StopRequest
 from amst_hpc.parallel.tally import Tally
 from amst_hpc.passes.aligned import AlignedStack
 from amst_hpc.passes.file_plan import FilePlan, begin_writing
@@ -68,7 +71,9 @@ class _Recorder:
             self.flush()
 
     def flush(self) -> None:
-        """All that was stored counts when this returns."""
+        """All that was stored counts when this returns; what was left off needs no disk."""
+        if not self.pending:
+            return
         self.file.sync()
         self.checksums.sync()
         for layer in self.pending:
@@ -81,10 +86,10 @@ def _record(aligned: AlignedStack, slices: range, layer: int) -> dict[str, objec
     return {"kind": "layer", "layer": layer, "key": aligned.key(slices)}
 
 
-def _open_file(plan: FilePlan) -> DirectFile | ShardedFolder:
+def _open_file(plan: FilePlan, between: Callable[[], None]) -> DirectFile | ShardedFolder:
     if plan.writer == "shards":
-        return ShardedFolder(plan.target)
-    return DirectFile(plan.target.path, plan.layout, plan.addresses)
+        return ShardedFolder(plan.target, between)
+    return DirectFile(plan.target.path, plan.layout, plan.addresses, between)
 
 
 def _write_direct(
@@ -92,10 +97,11 @@ def _write_direct(
 ) -> None:
     target, layout = plan.target, plan.layout
     present = len(layout.layers) - len(plan.missing)
+    in_hand = layers_in_hand(layout.layer * aligned.inputs.slice_bytes)
     tally = Tally(comm)
     with (
         attempt.open_journal(comm.rank, "write") as journal,
-        _open_file(plan) as file,
+        _open_file(plan, stop.look if in_hand == 1 else go_on) as file,
         ChecksumFile(attempt.checksums, layout, write=True) as checksums,
         ThumbnailWriter(attempt.thumbnails, attempt.name(comm.rank), "write") as thumbnails,
         ProgressMeter("write", layout.shape[0], present * layout.layer, comm.rank == 0) as meter,
@@ -108,15 +114,13 @@ def _write_direct(
 
         begin_writing(plan, journal)
         recorder = _Recorder(file, checksums, journal, aligned)
-        in_hand = layers_in_hand(layout.layer * aligned.inputs.slice_bytes)
         blocks = cycle([aligned.new_block(layout.layer) for _ in range(in_hand)])
-        with StoringThread(recorder.store) as thread:
+        with StoringThread(recorder.store) as thread, suppress(LeaveOff):
             for (layer,) in shares:
                 slices = layout.layers[layer]
                 block = aligned.make_layer(slices, next(blocks), thumbnails, stop)
-                if block is None:
-                    break
-                levels = pyramid(block, layout, target.labels)
+                levels = pyramid(block, layout, target.labels, stop.look)
+                stop.look()
                 thread.put(layer, [level.view(target.stored) for level in levels])
                 if in_hand == 1:
                     thread.wait()
@@ -146,8 +150,11 @@ def _write_rounds(
         ):
             for done, layer in _rounds(plan.missing, comm):
                 block = None
-                if layer is not None:
-                    block = aligned.make_layer(layout.layers[layer], next(blocks), thumbnails, stop)
+                with suppress(LeaveOff):
+                    if layer is not None:
+                        block = aligned.make_layer(
+                            layout.layers[layer], next(blocks), thumbnails, stop
+                        )
                 if any(comm.allgather(bool(stop))):
                     break
                 sums = out.write(layer, block)

@@ -22,16 +22,16 @@ def describe(comm: Any) -> tuple[list[str], str]:
     Both are empty on all ranks but the first, also where N copies do not see each other.
     """
     launch, fault, first = launch_of(comm)
-    local_rank, local_size = local_place(comm)
+    (local_rank, local_size), cores = local_place(comm), cores_per_rank(comm)
     with scratch_folder(local_rank) as scratch:
-        prepare(scratch, cores_per_rank(local_size))
+        prepare(scratch, cores)
         found = find_devices()
         state = {d: _state(d) for d in found}
         usable = [d for d in candidates("auto", local_rank, found) if not state[d]] if found else []
     device = usable[0] if usable else "no OpenCL: XCORR"
     mine = (
         f"rank {comm.rank} of {comm.size} on {platform.node()}: {device}, "
-        f"{cores_per_rank(local_size)} cores, {memory_per_rank(local_size) / 1e9:.1f} GB"
+        f"{cores} cores, {memory_per_rank(local_size) / 1e9:.1f} GB"
     )
     everyone = comm.gather(mine)
     if not first:

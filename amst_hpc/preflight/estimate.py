@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
-from amst_hpc.config import Config
+from amst_hpc.config import Config, InputError, Registration, Template
 from amst_hpc.geometry import layers_in_hand, level_factors, usual_layout
 from amst_hpc.images.ahead import slices_ahead
 from amst_hpc.ome_zarr.metadata import SHARD_BYTES
@@ -45,6 +48,11 @@ class JobEstimate:
     slice_bytes: int
     output_bytes: int
 
+    @property
+    def memory_mb(self) -> int:
+        """To ask for, of a rank: a fifth to spare, and its layers."""
+        return math.ceil((1.2 * self.rank_bytes + self.layer_bytes) / 1e8) * 100
+
 
 def estimate(
     depth: int, shape: tuple[int, int], dtype: str, config: Config, held_bytes: int = 0
@@ -73,6 +81,35 @@ def estimate(
         layer_bytes=int(layer * layers_in_hand(layer) * levels) + encoded,
         slice_bytes=pixels * item,
         output_bytes=int(depth * pixels * item * levels),
+    )
+
+
+def lighter(config: Config, depth: int, shape: tuple[int, int]) -> Iterator[tuple[str, Config]]:
+    """Settings with which a rank may need less memory, and what changes: one thing, then all."""
+    layer = max(factor[0] for factor in level_factors((depth, *shape), config.output))
+    work, template = Registration(), Template()
+    changes: dict[str, dict[str, Any]] = {
+        f"registration.working_size = {work.working_size}": {"registration": work},
+        f"template.radius = {template.radius}": {"template": template},
+        f"output.layer = {layer}": {"output": replace(config.output, layer=layer)},
+    }
+    together = {key: value for change in changes.values() for key, value in change.items()}
+    for name, change in {**changes, " and ".join(changes): together}.items():
+        yield name, replace(config, **change)
+
+
+def refuse_large(need: JobEstimate, most_gb: float, less: Mapping[str, JobEstimate] = {}) -> None:
+    """Raises `InputError` where a rank needs more memory than a node has; 0: nobody knows.
+
+    less : what would be needed, by the settings that make it so.
+    """
+    if not most_gb or need.memory_mb <= 1000 * most_gb:
+        return
+    ways = [name for name, other in less.items() if other.memory_mb <= 1000 * most_gb]
+    expected = f"{ways[0]}, or nodes with as much" if ways else "nodes with as much"
+    raise InputError(
+        f"memory_gb_per_node = {most_gb:g}: a rank needs {need.memory_mb / 1000:.1f} GB for slices "
+        f"of {need.slice_bytes / 1e6:.0f} MB; expected {expected}"
     )
 
 

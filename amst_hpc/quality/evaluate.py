@@ -97,9 +97,9 @@ def _ready_measure(options: EvaluationOptions, comm: Any) -> Iterator[Measure]:
     if options.method == "phase":
         yield cross_correlation
         return
-    rank, size = local_place(comm)
+    rank, _ = local_place(comm)
     with scratch_folder(rank) as scratch:
-        prepare(scratch, cores_per_rank(size))
+        prepare(scratch, cores_per_rank(comm))
         yield on_all_ranks(comm, lambda: _sift(rank))
 
 

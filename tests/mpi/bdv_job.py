@@ -2,8 +2,8 @@
 
 Argument: a JSON list of jobs: path and source (.npy) of the stack, the fields of Output, the layer
 depth, the layers to write, whether to append, whether the last rank fails after its first layer,
-and the bytes that fit on the disk (0: enough). Rank 0 leaves the checksums of all layers beside
-each file.
+the bytes that fit on the disk (0: enough), and what stands for /proc/mounts. Rank 0 leaves the
+checksums of all layers beside each file.
 """
 
 import json
@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from mpi4py import MPI
 
+from amst_hpc.bdv import storage
 from amst_hpc.bdv.direct import DirectFile, create_file, read_addresses
 from amst_hpc.bdv.file import Target, make_target
 from amst_hpc.bdv.mipmaps import pyramid
@@ -55,6 +56,7 @@ def write_file(job: dict[str, Any], comm: MPI.Comm) -> None:
     checksums = {}
     if job["disk"]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (job["disk"], job["disk"]))
+    storage.MOUNTS = Path(job["mounts"])
     path = Path(job["path"])
     target = make_target(path, layout, stack.dtype, output, append=job["append"])
     kind = DirectWriter if choose_writer(output, comm.size) == "direct" else BdvWriter

@@ -11,6 +11,7 @@ import npy2bdv
 import numpy as np
 import pytest
 from launch import mpirun
+from lustre import install_lfs, make_mounts, path_with
 from mpi4py import MPI
 
 from amst_hpc.bdv.collective import CollectiveStore
@@ -55,6 +56,7 @@ def make_job(path, volume, layers=(0, 1, 2, 3), append=False, fail=False, disk=0
         "append": append,
         "fail": fail,
         "disk": disk,
+        "mounts": "/proc/mounts",
     }
 
 
@@ -125,6 +127,18 @@ def test_another_number_of_ranks_appends(tmp_path, writer):
     job = make_job(path, volume, layers=[2], append=True, writer=writer)
     run(3, job)
     check(job)
+
+
+@pytest.mark.parametrize("writer", ALL)
+def test_ranks_fill_the_file_that_lfs_has_made(tmp_path, writer):
+    notes = install_lfs(tmp_path, f': > "$file"; stat -c %i "$file" > {tmp_path}/inode')
+    job = make_job(tmp_path / "out.h5", make_stack("uint16"), writer=writer, stripes=2)
+    job["mounts"] = str(make_mounts(tmp_path))
+    done = mpirun(2, [JOB, json.dumps([job])], env={"PATH": path_with(tmp_path)})
+    assert done.returncode == 0, done.stderr
+    check(job)
+    assert len(notes.read_text().splitlines()) == 1
+    assert Path(job["path"]).stat().st_ino == int((tmp_path / "inode").read_text())
 
 
 @pytest.mark.parametrize("writer", WRITERS)

@@ -274,7 +274,7 @@ def test_space_is_asked_for_the_layers_that_are_missing(monkeypatch, tmp_path):
     output = Output(compression=0, levels=1)
     layout = make_layout((30_000, 12_000, 12_000), 64, output)
     target = make_target(tmp_path / "out.h5", layout, "uint8", output, False)
-    monkeypatch.setattr(direct, "_fallocate", lambda *_: 0)
+    monkeypatch.setattr(direct, "allocate", lambda *_: 0)
     with DirectFile(target.path, layout, create_file(target)) as file:
         assert file.reserve(0)
     target.path.unlink()
@@ -293,7 +293,7 @@ def test_what_a_killed_job_left_of_a_layout_is_in_nobodys_way(tmp_path):
 def test_file_system_that_cannot_reserve(monkeypatch, tmp_path, code):
     target, _ = make_case(tmp_path / "out.h5", "uint8")
     addresses = create_file(target)
-    monkeypatch.setattr(direct, "_fallocate", lambda *_: code)
+    monkeypatch.setattr(direct, "allocate", lambda *_: code)
     with DirectFile(target.path, target.layout, addresses) as file:
         before = target.path.stat().st_blocks
         assert not file.reserve(4)
@@ -303,7 +303,7 @@ def test_file_system_that_cannot_reserve(monkeypatch, tmp_path, code):
 def test_quota_is_met_before_the_work(monkeypatch, tmp_path):
     target, _ = make_case(tmp_path / "out.h5", "uint8")
     addresses = create_file(target)
-    monkeypatch.setattr(direct, "_fallocate", lambda *_: errno.EDQUOT)
+    monkeypatch.setattr(direct, "allocate", lambda *_: errno.EDQUOT)
     with (
         DirectFile(target.path, target.layout, addresses) as file,
         pytest.raises(OSError, match=r"GB are free.*out\.h5") as raised,
@@ -375,7 +375,7 @@ def test_layers_of_30000_slices_of_12000_by_12000(tmp_path):
 
 def test_full_file_system_is_met_before_the_work(monkeypatch, tmp_path):
     """30,000 slices do not fit here (if they do: as if not); nothing is taken."""
-    monkeypatch.setattr(direct, "_fallocate", lambda *_: errno.ENOSPC)
+    monkeypatch.setattr(direct, "allocate", lambda *_: errno.ENOSPC)
     output = Output(compression=0, levels=1)
     layout = make_layout((30_000, 12_000, 12_000), 64, output)
     target = make_target(tmp_path / "out.h5", layout, "uint8", output, False)

@@ -61,6 +61,56 @@ def test_a_small_stack_gets_few_ranks_and_memory_limits_them() -> None:
     assert size.ranks_per_node * size.memory_mb_per_rank <= 64000
 
 
+def test_a_rank_that_is_larger_than_a_node_is_refused() -> None:
+    """Not sent with the ranks that the cores allow."""
+    need = estimate(900, (20000, 20000), "uint16", Config())
+    assert size_job(need, Site(memory_gb_per_node=need.memory_mb / 1000)).ranks_per_node == 1
+    with pytest.raises(InputError) as refused:
+        size_job(need, Site(memory_gb_per_node=16))
+    assert str(refused.value) == (
+        "memory_gb_per_node = 16: a rank needs 18.0 GB for slices of 800 MB; "
+        "expected nodes with as much"
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ((), "expected nodes with as much"),
+        (("template.radius=900",), "expected template.radius = 7, or nodes with as much"),
+    ],
+)
+def test_what_makes_a_rank_smaller_is_named_if_it_does(
+    folder: Path, sent: list[tuple[str, str]], settings: tuple[str, ...], said: str
+) -> None:
+    tifffile.imwrite("large.tif", np.ones((1100, 1100), np.uint8))
+    for path in folder.glob("*/*.tif"):
+        path.unlink()
+        path.hardlink_to("large.tif")
+    order = Order(Site(memory_gb_per_node=1.3 if settings else 0.5), changes=settings)
+    for plan in (
+        lambda: plan_stack(Job("raw", "pre", Path("out.h5")), order),
+        lambda: plan_stack(Job("raw", "pre", Path("out0.h5")), order, 4),
+        lambda: plan_manifest(Path("stacks.tsv"), order),
+    ):
+        with pytest.raises(InputError, match=rf"OUT .*out0?\.h5: memory_gb_per_node.*; {said}$"):
+            plan()
+    assert not sent
+
+
+def test_memory_of_a_manifest_is_that_of_its_widest_stack(folder: Path) -> None:
+    """Not that of the one that takes longest."""
+    for name in ("wide_raw", "wide_pre"):
+        Path(name).mkdir()
+        for z in range(2):
+            image = np.full((2048, 2048), z + 1, np.uint8)
+            tifffile.imwrite(Path(name, f"{z}.tif"), image)
+    manifest = folder / "stacks.tsv"
+    manifest.write_text(manifest.read_text() + "\nwide_raw\twide_pre\twide.h5")
+    wide = estimate(2, (2048, 2048), "uint8", Config())
+    assert f"--mem={wide.memory_mb * 5}M" in plan_manifest(manifest, Order(Site())).show()
+
+
 def test_one_stack(folder: Path, sent: list[tuple[str, str]]) -> None:
     site = Site(partition="gpu", container="a.sif", container_options=("--nv",), gpus_per_node=2)
     job = Job("raw", "pre", Path("out.h5"))

@@ -51,6 +51,7 @@ def test_raw_alone_is_one_input_and_its_placement_part_of_the_solution(job):
         ("coarse.device=cpu", None),
         ("output.report=false", None),
         ("output.writer=funnel", None),
+        ("output.stripes=4", None),
     ],
 )
 def test_a_setting_changes_what_depends_on_it(job, setting, part):

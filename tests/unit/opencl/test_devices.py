@@ -1,4 +1,7 @@
-"""A driver that crashes does so in a process of its own."""
+"""A driver that crashes does so in a process of its own; one that takes signals gives them back."""
+
+import subprocess
+import sys
 
 from amst_hpc.opencl import devices as opencl
 
@@ -23,3 +26,17 @@ def test_caches_of_many_processes_are_this_users_alone(tmp_path, kernels_elsewhe
     opencl.node_folder().chmod(0o755)
     opencl.prepare(tmp_path, 1)
     assert opencl.os.environ["CUDA_CACHE_PATH"] == str(tmp_path / "cuda")
+
+
+def test_a_stop_signal_is_heard_after_the_first_use_of_a_device(tmp_path):
+    """In a process that has used none: Intel's OpenCL takes the handlers then."""
+    code = f"""
+import os, signal, sys
+from pathlib import Path
+from amst_hpc.opencl import devices
+devices.prepare(Path({str(tmp_path)!r}), 1)
+signal.signal(signal.SIGUSR1, lambda *_: sys.exit(75))
+devices.open_device("cpu", 0)
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 75

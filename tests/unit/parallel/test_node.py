@@ -1,23 +1,30 @@
 """Cores, memory and scratch of a rank."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from amst_hpc.parallel.node import cores_per_rank, memory_per_rank, scratch_folder
+from amst_hpc.parallel.node import memory_per_rank, scratch_folder, share_of_cores
 
 
 @pytest.mark.parametrize(
-    ("allowed", "there", "ranks", "expected"),
-    [(16, 16, 4, 4), (16, 16, 32, 1), (16, 16, 1, 16), (2, 16, 4, 2), (1, 16, 4, 1)],
+    ("everyone", "expected"),
+    [
+        ([range(16)], [16]),
+        ([range(16)] * 4, [4] * 4),
+        ([range(16)] * 3, [5] * 3),
+        ([range(16)] * 32, [1] * 32),
+        ([range(4, 12)] * 8, [1] * 8),  # unbound in a cpuset of a larger node
+        ([range(4, 12)] * 2, [4] * 2),
+        ([range(2), range(2, 4)], [2, 2]),  # bound
+        ([range(8), range(8), range(8, 16), range(8, 16)], [4] * 4),  # bound to a socket
+        ([range(1), range(16), range(16)], [1, 7, 7]),
+        ([range(3)] * 3, [1] * 3),
+    ],
 )
-def test_cores_are_shared_unless_the_launcher_bound_them(
-    monkeypatch, allowed, there, ranks, expected
-):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(allowed)))
-    monkeypatch.setattr(os, "cpu_count", lambda: there)
-    assert cores_per_rank(ranks) == expected
+def test_a_core_of_several_ranks_is_shared_by_them(everyone, expected):
+    cores = [set(each) for each in everyone]
+    assert [share_of_cores(mine, cores) for mine in cores] == expected
 
 
 def test_memory_is_shared_and_never_more_than_slurm_gives(monkeypatch):
