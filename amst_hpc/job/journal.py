@@ -12,6 +12,7 @@ import faulthandler
 import json
 import os
 import re
+import sys
 import time
 import zlib
 from collections.abc import Iterator, Mapping, Set
@@ -47,7 +48,9 @@ def decode(line: bytes) -> Record | None:
         record = json.loads(whole(line) or b"null")
     except ValueError:
         return None
-    return record if isinstance(record, dict) else None
+    if not isinstance(record, dict):
+        return None
+    return {sys.intern(key): value for key, value in record.items()}  # one key for all records
 
 
 def records(
