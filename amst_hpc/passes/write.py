@@ -22,7 +22,7 @@ from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.bdv.overlap import StoringThread
 from amst_hpc.bdv.writer import INDEPENDENT, BdvWriter
 from amst_hpc.geometry import layers_in_hand, split
-from amst_hpc.job.journal import Journal
+from amst_hpc.job.journal import FORGOTTEN, Journal
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
 from amst_hpc.ome_zarr.writing import ShardedFolder
@@ -64,8 +64,13 @@ class _Recorder:
         self.synced = time.monotonic()
 
     def store(self, layer: int, levels: list[Block]) -> None:
-        """Write a layer on all levels."""
-        self.checksums.write(layer, self.file.write_layer(layer, levels))
+        """Write a layer on all levels; one that is left off does not count, whatever was there."""
+        try:
+            checksums = self.file.write_layer(layer, levels)
+        except LeaveOff:
+            self.journal.write({"kind": FORGOTTEN, "layers": [layer]})
+            raise
+        self.checksums.write(layer, checksums)
         self.pending.append(layer)
         if time.monotonic() - self.synced > SYNC_SECONDS:
             self.flush()

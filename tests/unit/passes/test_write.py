@@ -114,3 +114,20 @@ def test_nothing_is_put_on_disk_for_a_layer_that_is_left_off(tmp_path, monkeypat
     with pytest.raises(Stopped):
         write(aligned, attempt, Output(layer=8, **SETTINGS["h5"]), stop)
     assert (synced, recorded(attempt)) == ([], [])
+
+
+def test_a_layer_that_was_left_off_is_no_more_what_it_was(tmp_path, monkeypatch, aligned):
+    """It was written with other transforms before, and is wanted so again."""
+    look_always(monkeypatch)
+    monkeypatch.setattr(geometry, "LARGE_LAYER", 0)
+    attempt, output = start(tmp_path / "out.h5", 1), Output(layer=8, **SETTINGS["h5"])
+    write(aligned, attempt, output, StopRequest(attempt.stop_flag))
+    moved = replace(aligned.results[9], transform=translation(5, 5))
+    results = [*aligned.results[:9], moved, *aligned.results[10:]]
+    other, again = replace(aligned, results=results), replace(attempt, number=2)
+    with pytest.raises(Stopped):
+        write(other, again, output, StopAtLook(attempt.stop_flag, 15 + 3))
+    attempt.stop_flag.unlink()
+    plan = write(aligned, replace(attempt, number=3), output, StopRequest(attempt.stop_flag))
+    assert [*plan.missing] == [1]
+    assert_whole(plan.target.path, aligned)
