@@ -11,6 +11,7 @@ on every rank and for every number of them.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -140,8 +141,9 @@ def from_neighbours(
     anchors : positions of the good ones in `chosen`, ascending.
     """
     reason = s.reason or _by_chance(s) or "no plausible registration"
-    before = max((a for a in anchors if a < i), default=None)
-    after = min((a for a in anchors if a > i), default=None)
+    left, right = bisect_left(anchors, i), bisect_right(anchors, i)
+    before = anchors[left - 1] if left else None
+    after = anchors[right] if right < len(anchors) else None
     matrices = {
         a: near.transform
         for a in (before, after)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from amst_hpc.registration.fallback import choose_transforms
+from amst_hpc.registration.fallback import choose_transforms, from_neighbours
 from amst_hpc.slice_result import SliceResult
 from amst_hpc.transform import translation
 
@@ -204,3 +204,29 @@ def test_a_mirrored_stack_is_decided_alike(changes):
     for a, b in zip(forward, backward, strict=True):
         if a.status not in ("blank", "copied"):
             np.testing.assert_allclose(a.transform, b.transform, atol=1e-9)
+
+
+class Watched(list):
+    """Counts what is looked at."""
+
+    looks = 0
+
+    def __getitem__(self, place):
+        self.looks += 1
+        return super().__getitem__(place)
+
+    def __iter__(self):
+        raise AssertionError("all were looked at")
+
+
+def test_the_nearest_good_slices_are_found_without_looking_at_all():
+    """Of 30,000 slices with 6,000 bad ones all looked at all: half of the time of the solve."""
+    chosen = [replace(good(z), transform=translation(z, 0), status="affine") for z in range(9)]
+    anchors = Watched([0, 1, 2, 3, 6, 7, 8])
+    found = from_neighbours(good(4), chosen, anchors, 4)
+    assert found.status == "interpolated"
+    np.testing.assert_allclose(found.transform, translation(4, 0))
+    assert anchors.looks < 9
+    assert from_neighbours(good(9), chosen, Watched([3]), 9).transform[0, 2] == 3
+    assert from_neighbours(good(0), chosen, Watched([3]), 0).transform[0, 2] == 3
+    assert from_neighbours(good(3), chosen, Watched([2, 3, 4]), 3).transform[0, 2] == 3
