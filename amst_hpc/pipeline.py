@@ -114,7 +114,8 @@ def _part_of(block: tuple[int, int], job: Job, config: Config) -> Part:
 def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -> Outcome:
     began, view = time.monotonic(), view_path(job.out, config.output)
     with open_attempt(job, config, inputs, comm) as attempt:
-        if done := on_rank_0(comm, lambda: read_done(job, attempt, config, inputs)):
+        done = read_done(job, attempt, config, inputs) if comm.rank == 0 else []
+        if comm.bcast(bool(done)):
             drawn = (attempt.folder / "report.html").exists() or not config.output.report
             report = None if drawn else job.out
             return Outcome(done, view, job.strict, placing=job.placing, report=report)

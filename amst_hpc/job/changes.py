@@ -147,10 +147,15 @@ def _look(
     journal: Path, now: Looked, radius: int, inputs: Inputs
 ) -> tuple[set[int], list[Suspect]]:
     """The slices that were registered; those they depend on whose stamps are not the kept ones.
+    Neither is looked for where all stamps are.
 
     Of raw alone also those that were compared: more are not looked at.
     """
     blocks = inputs.part.near(inputs.depth)
+    before = read_looked(journal, blocks)
+    others = {stack: _others(stack, stamps, before) for stack, stamps in now.stamps.items()}
+    if not any(others.values()):
+        return set(), []
     found = registered(journal, "slice", "provisional", blocks=blocks)
     records = {z: record for (z, *_), record in found.items()}
     if inputs.alone:
@@ -159,18 +164,23 @@ def _look(
     if not inputs.alone:
         near = {i for z in records for i in range(z - radius, z + radius + 1)}
         looked.append(("prealigned", "crc_prealigned", near))
-    kept = [seen.stamps for seen in read_looked(journal, blocks)]
     suspects = []
     for stack, key, slices in looked:
-        stamps = now.stamps.get(stack, {})
-        before = [seen[stack] for seen in kept if stack in seen]
-        for z in sorted(slices & stamps.keys()):
-            same = {stamps[z]} == {seen[z] for seen in before if z in seen}
-            if stamps[z] and not same:
-                record = records.get(z, {})
-                blank = stack == "raw" and record["blank"] and not record["unreadable"]
-                suspects.append(Suspect(stack, z, record.get(key), blank))
+        for z in sorted(slices & others.get(stack, set())):
+            record = records.get(z, {})
+            blank = stack == "raw" and record["blank"] and not record["unreadable"]
+            suspects.append(Suspect(stack, z, record.get(key), blank))
     return set(records), suspects
+
+
+def _others(stack: str, now: Mapping[int, str], before: Sequence[Looked]) -> set[int]:
+    """Slices that are there with another stamp than any that was kept, or where none was."""
+    kept = [seen.stamps[stack] for seen in before if stack in seen.stamps]
+    return {
+        z
+        for z, stamp in now.items()
+        if stamp and {stamp} != {stamps[z] for stamps in kept if z in stamps}
+    }
 
 
 def _compare(

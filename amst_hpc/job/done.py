@@ -23,21 +23,27 @@ PRODUCTS = ("run.json", "transforms.json", "slices.csv", "checksums")
 def keep_done(
     attempt: Attempt, config: Config, inputs: Inputs, results: Sequence[SliceResult]
 ) -> None:
-    """Keep the results of a job of which all files are there."""
-    if config.output.format == "bdv" and not any(result.provisional for result in results):
-        lines = [encode({"state": _state(attempt, config, inputs)})]
-        lines += [encode(result.to_record()) for result in results]
-        write_whole(attempt.folder / DONE, b"".join(lines).decode())
+    """Keep what is to be said of a job of which all files are there."""
+    if config.output.format != "bdv" or any(result.provisional for result in results):
+        return
+    plain = [(r.z, r.status) for r in results if not (r.fell_back or r.overridden)]
+    lines = [encode({"state": _state(attempt, config, inputs), "plain": plain})]
+    lines += [encode(r.to_record()) for r in results if r.fell_back or r.overridden]
+    write_whole(attempt.folder / DONE, b"".join(lines).decode())
 
 
 def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> list[SliceResult]:
-    """What `keep_done` has kept; empty where something is to be done."""
+    """All slices of a job with nothing to do: those that fell back as they are known, of the others
+    the status; empty where something is to be done.
+    """
     if job.retry:
         return []
     first, *found = [*records(attempt.folder, DONE)] or [{}]
+    plain = [SliceResult(z, status=status) for z, status in first.get("plain", [])]
     if first.get("state") != _state(attempt, config, inputs):
         return []
-    return [SliceResult.from_record(record) for record in found]
+    others = [SliceResult.from_record(record) for record in found]
+    return sorted([*plain, *others], key=lambda result: result.z)
 
 
 def _state(attempt: Attempt, config: Config, inputs: Inputs) -> str:
