@@ -142,7 +142,7 @@ def grey_range(folder: Path) -> tuple[float, float]:
             head, (first, end) = HEAD.match(line), _find(line, b"grey")
             if head and first < end:
                 kept[int(head[1])] = np.array(line[first:end].split(b","), np.uint16)
-    values = np.concatenate([*kept.values(), np.empty(0, np.uint16)]).astype(np.int64)
+    values = np.concatenate([*kept.values(), np.empty(0, np.uint16)])
     values = values[values > 0]
     low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
     return float(low), float(max(high, low + 1))
