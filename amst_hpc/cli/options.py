@@ -122,17 +122,17 @@ def end(comm: Any, code: int, report: Path | None) -> None:
     ends with `code`, which is that of the job. A stop signal changes nothing of it.
     """
     from amst_hpc.parallel.communicator import part
-    from amst_hpc.parallel.signals import stop_at_once
+    from amst_hpc.parallel.signals import ignore_stops
 
-    first = part(comm)
-    code = code if first else 0
-    stop_at_once(code)
-    if first and report is not None:
+    ignore_stops()
+    if not part(comm):
+        raise typer.Exit
+    if report is not None:
         from amst_hpc.quality.report import try_report
 
         try_report(report)
-        stop_at_once(code)
-    if code or not first:
+        ignore_stops()
+    if code:
         raise typer.Exit(code)
 
 

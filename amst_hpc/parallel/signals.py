@@ -34,22 +34,26 @@ class LeaveOff(BaseException):
     """
 
 
-def stop_at_once(code: int = EX_TEMPFAIL) -> None:
+def stop_at_once() -> None:
     """Until a `StopRequest` takes over, and after it, a stop signal ends the rank, with exit 75.
 
-    Nothing is in hand then: what is on disk is whole, and the same command continues. code : the
-    exit code of a rank that has nothing more to do.
+    Nothing is in hand then: what is on disk is whole, and the same command continues.
     """
     for number in STOP_SIGNALS:
-        signal.signal(number, lambda *_: os._exit(code))
+        signal.signal(number, lambda *_: os._exit(EX_TEMPFAIL))
+
+
+def ignore_stops() -> None:
+    """This process has nothing more to do: no stop signal changes how it ends."""
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)  # Python would take a handler away as it ends
 
 
 def stop_by_error() -> None:
     """The first stop signal raises `Stopped` where this process is; later ones do nothing."""
 
     def stop(number: int, _frame: FrameType | None) -> None:
-        for each in STOP_SIGNALS:
-            signal.signal(each, signal.SIG_IGN)
+        ignore_stops()
         raise Stopped(signal.Signals(number).name)
 
     for number in STOP_SIGNALS:

@@ -80,7 +80,7 @@ class RunResults:
         how = tomllib.loads(self.config)["prealign"]["transform"]
         return "raw moved by whole pixels" if how == "translation" else f"raw moved ({how})"
 
-    @property
+    @cached_property
     def index(self) -> list[int]:
         """The numbers of the slices in RAW."""
         return [s.z for s in self.slices]

@@ -35,7 +35,7 @@ SAMPLES = 12  # along y and along x
 PLANES = ("xz", "yz")
 ITEMS = {"uint8": 1, "uint16": 2}  # bytes
 # of a line of a file, which is long and is not decoded until it is shown
-HEAD = re.compile(rb'\{"z":(\d+),"stack":"(\w+)","dtype":"(\w+)",')
+HEAD = re.compile(rb'\{"z":(\d+),"stack":"(\w+)","dtype":"(\w+)","xz":"')
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def grey_range(folder: Path) -> tuple[float, float]:
             head, (first, end) = HEAD.match(line), _find(line, b"grey")
             if head and first < end:
                 kept[int(head[1])] = np.array(line[first:end].split(b","), np.uint16)
-    values = np.concatenate([*kept.values(), np.empty(0, np.uint16)]).astype(np.int64)
+    values = np.concatenate([*kept.values(), np.empty(0, np.uint16)])
     values = values[values > 0]
     low, high = np.percentile(values, (0.5, 99.5)) if values.size else (0.0, 255.0)
     return float(low), float(max(high, low + 1))
@@ -184,7 +184,7 @@ def read_thumbnails(folder: Path, select: Sequence[int]) -> dict[str, Thumbnails
                 if head is None or i is None:
                     continue
                 stack, dtype = head[2].decode(), head[3].decode()
-                sizes = {plane: _pixels(text, plane, dtype) for plane in PLANES}
+                sizes = _sizes(text, head.end(), ITEMS[dtype])
                 kept = found.get(stack)
                 if kept is None or (kept.sizes, kept.dtype) != (sizes, dtype):
                     y, x, ncc = np.full((3, len(row)), np.nan)
@@ -205,7 +205,11 @@ def _find(line: bytes, key: bytes) -> tuple[int, int]:
     return first, line.find(b'"' if line[first - 1 : first] == b'"' else b"]", first)
 
 
-def _pixels(line: bytes, plane: str, dtype: str) -> int:
-    """How many a line in base64 holds."""
-    first, end = _find(line, plane.encode())
-    return ((end - first) // 4 * 3 - line.count(b"=", end - 2, end)) // ITEMS[dtype]
+def _sizes(line: bytes, first: int, item: int) -> dict[str, int]:
+    """How many px of `item` bytes the two lines hold in base64, of which the first begins there."""
+    sizes = {}
+    for plane in PLANES:
+        end = line.index(b'"', first)
+        sizes[plane] = ((end - first) // 4 * 3 - line.count(b"=", end - 2, end)) // item
+        first = end + len(b'","yz":"')
+    return sizes
