@@ -5,6 +5,7 @@ import json
 import h5py
 import numpy as np
 import pytest
+import tifffile
 from shifted import Alone, moved, save, texture
 
 from amst_hpc.bdv.metadata import write_xml
@@ -41,6 +42,23 @@ def test_margins_of_any_constant_are_black(tmp_path):
     found = [summarise(e) for e in evaluate(EvaluationOptions((black, white)), Alone())]
     assert found[0] | {"stack": ""} == found[1] | {"stack": ""}
     assert 0 < found[1]["areas_failed"] < 18
+
+
+def test_figures_are_the_same_where_only_the_areas_are_read(tmp_path):
+    """Of one compressed strip all is read; one shift is larger than what is read around an area."""
+    image, noise = texture((1400, 1500)), np.random.default_rng(2).normal(0, 3, (4, 1400, 1500))
+    shifted = [np.roll(image, shift, (0, 1)) for shift in ((0, 0), (2, -1), (62, -50), (60, -52))]
+    slices = np.clip(shifted + noise, 1, 254).astype(np.uint8)
+    slices[3, :, :600] = 0
+    for name, how in (("parts", {}), ("whole", {"compression": "zlib", "rowsperstrip": 1400})):
+        (tmp_path / name).mkdir()
+        for z, each in enumerate(slices):
+            tifffile.imwrite(tmp_path / name / f"s{z}.tif", each, **how)
+    names = (str(tmp_path / "parts"), str(tmp_path / "whole"))
+    parts, whole = evaluate(EvaluationOptions(names, grid=1), Alone())
+    assert parts.pairs == whole.pairs
+    assert parts.pairs[1].length > 70
+    assert [pair.areas for pair in parts.pairs] == [1, 1, 0]
 
 
 def test_voxel_size_of_a_bigdataviewer_file_is_found(tmp_path):
