@@ -28,8 +28,8 @@ def order_files(paths: Iterable[str]) -> tuple[list[str], list[str]]:
     found = sorted(map(_parse, paths), key=_key)
     for first, second in pairwise(found):
         if first.folder == second.folder and first.counts == second.counts:
-            told = f"{first.name} and {second.name} are the same slice by name"
-            raise InputError(f"{told}; expected one")
+            both = f"{first.name} and {second.name}"
+            raise InputError(f"{both} are the same slice by name; expected one")
     _refuse_strangers(found)
     _refuse_decimals(found)
     _refuse_disorder(found)

@@ -208,7 +208,7 @@ class TiffSeries:
     """One TIFF file per slice."""
 
     def __init__(
-        self, files: list[Path], names: list[str], source: str, numbers: list[int] | None
+        self, files: list[Path], names: list[str], source: str, numbers: list[int] | None = None
     ) -> None:
         """files : in the order of z; names : of the slices, all different; numbers : in these."""
         self.files = files
