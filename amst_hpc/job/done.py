@@ -17,7 +17,7 @@ from amst_hpc.job.run_folder import Attempt, read_fingerprint, view_path
 from amst_hpc.slice_result import SliceResult
 
 DONE = "done"
-PRODUCTS = ("run.json", "transforms.json", "slices.csv", "checksums")
+PRODUCTS = ("transforms.json", "slices.csv", "checksums")
 
 
 def keep_done(
@@ -42,6 +42,7 @@ def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> lis
     plain = [SliceResult(z, status=status) for z, status in first.get("plain", [])]
     if first.get("state") != _state(attempt, config, inputs):
         return []
+    (attempt.folder / "run.json").touch()  # `status`: it is done since it was started again
     others = [SliceResult.from_record(record) for record in found]
     return sorted([*plain, *others], key=lambda result: result.z)
 
@@ -58,8 +59,17 @@ def _state(attempt: Attempt, config: Config, inputs: Inputs) -> str:
         "names": inputs.raw.names,
         "journal": sorted((log.name, log.stat().st_size) for log in attempt.journal.glob("*.log")),
         "files": [_stamp(path) for path in files],
+        "run": _text(attempt.folder / "run.json"),
     }
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _text(path: Path) -> str:
+    """Of a small file; empty where it is not."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def _stamp(path: Path) -> tuple[int, int]:

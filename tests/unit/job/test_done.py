@@ -9,6 +9,7 @@ import tifffile
 from mpi4py import MPI
 
 from amst_hpc import pipeline
+from amst_hpc.cluster.status import read_status
 from amst_hpc.images.pairing import Job
 from amst_hpc.settings import load_config
 
@@ -49,7 +50,9 @@ def test_the_same_line_again_does_nothing_and_says_the_same(align):
     assert not worked
     assert again.summary() == outcome.summary()
     assert [r.status for r in again.results] == [r.status for r in outcome.results]
-    for name in ("slices.csv", "transforms.json", "run.json"):
+    assert read_status(Path("out.h5")).state == "done"
+    assert not align()[1]
+    for name in ("slices.csv", "transforms.json"):
         path = Path("out.amst") / name
         assert path.stat().st_mtime_ns == before[path]
     assert align("output.writer=direct")[1] is False  # what the file does not depend on
@@ -67,6 +70,7 @@ def test_what_has_changed_is_made_again(align):
         lambda: Path("out.settings.xml").write_text("damaged"),
         lambda: Path("out.h5").unlink(),
         lambda: Path("out.amst/slices.csv").write_text(""),
+        lambda: Path("out.amst/run.json").write_text("{}"),
         lambda: Path("out.amst/done").write_text("damaged"),
         lambda: next(Path("out.amst/journal").glob("*.register.log")).unlink(),
         lambda: tifffile.imwrite("raw/003.tif", np.full((37, 45), 9, np.uint8)),
