@@ -27,7 +27,7 @@ from amst_hpc.cluster.blocks import Blocks, plan_blocks, read_blocks, record_blo
 from amst_hpc.config import Config, InputError, Output
 from amst_hpc.images.headers import WHOLE, Part
 from amst_hpc.images.pairing import Inputs, Job, describe_raw, open_inputs
-from amst_hpc.job.done import keep_done, read_done
+from amst_hpc.job.done import keep_done, read_done, report_is_drawn
 from amst_hpc.job.failures import recording_failure, refuse_fruitless_restart
 from amst_hpc.job.journal import write_whole
 from amst_hpc.job.room import check_room, find_place
@@ -116,7 +116,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     with open_attempt(job, config, inputs, comm) as attempt:
         done = read_done(job, attempt, config, inputs) if comm.rank == 0 else []
         if comm.bcast(bool(done)):
-            drawn = (attempt.folder / "report.html").exists() or not config.output.report
+            drawn = report_is_drawn(attempt) or not config.output.report
             report = None if drawn else job.out
             return Outcome(done, view, job.strict, placing=job.placing, report=report)
         with StopRequest(attempt.stop_flag) as stop:

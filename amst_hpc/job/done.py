@@ -47,6 +47,12 @@ def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> lis
     return sorted([*plain, *others], key=lambda result: result.z)
 
 
+def report_is_drawn(attempt: Attempt) -> bool:
+    """True if the report is of the job that is done, and not of an earlier one in its place."""
+    drawn, done = (_stamp(attempt.folder / name)[1] for name in ("report.html", DONE))
+    return drawn >= done
+
+
 def _state(attempt: Attempt, config: Config, inputs: Inputs) -> str:
     """Changes when anything does."""
     view = view_path(attempt.out, config.output)

@@ -102,3 +102,16 @@ def test_strict_counts_for_a_finished_job_too(align):
     tifffile.imwrite("raw/003.tif", np.zeros((37, 45), np.uint8))
     assert align()[0].fallen_back
     assert align(strict=True)[0].refused
+
+
+def test_a_report_of_another_output_is_drawn_again(align):
+    outcome, _ = align("output.report=true")
+    assert outcome.report == Path("out.h5")
+    assert align("output.report=true")[0].report == Path("out.h5")  # nobody has drawn it
+    report = Path("out.amst/report.html")
+    report.write_text("of these settings")
+    assert align("output.report=true")[0].report is None
+    align("drift.period=77")
+    again, worked = align("drift.period=77", "output.report=true")
+    assert again.report == Path("out.h5")
+    assert not worked
