@@ -144,7 +144,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
         facts = describe_ranks(config, attempt, comm, seconds) | describe_raw(inputs)
         facts |= describe_canvas(inputs)
         on_rank_0(comm, lambda: write_products(job, config, inputs, results, facts))
-        on_rank_0(comm, lambda: keep_done(attempt, config, inputs, results))
+        on_rank_0(comm, lambda: keep_done(job, attempt, config, inputs, results))
     return replace(outcome, report=job.out if config.output.report else None)
 
 

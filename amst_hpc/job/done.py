@@ -21,13 +21,13 @@ PRODUCTS = ("transforms.json", "slices.csv", "checksums")
 
 
 def keep_done(
-    attempt: Attempt, config: Config, inputs: Inputs, results: Sequence[SliceResult]
+    job: Job, attempt: Attempt, config: Config, inputs: Inputs, results: Sequence[SliceResult]
 ) -> None:
     """Keep what is to be said of a job of which all files are there."""
     if config.output.format != "bdv" or any(result.provisional for result in results):
         return
     plain = [(r.z, r.status) for r in results if not (r.fell_back or r.overridden)]
-    lines = [encode({"state": _state(attempt, config, inputs), "plain": plain})]
+    lines = [encode({"state": _state(job, attempt, config, inputs), "plain": plain})]
     lines += [encode(r.to_record()) for r in results if r.fell_back or r.overridden]
     write_whole(attempt.folder / DONE, b"".join(lines).decode())
 
@@ -40,7 +40,7 @@ def read_done(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> lis
         return []
     first, *found = [*records(attempt.folder, DONE)] or [{}]
     plain = [SliceResult(z, status=status) for z, status in first.get("plain", [])]
-    if first.get("state") != _state(attempt, config, inputs):
+    if first.get("state") != _state(job, attempt, config, inputs):
         return []
     (attempt.folder / "run.json").touch()  # `status`: it is done since it was started again
     others = [SliceResult.from_record(record) for record in found]
@@ -53,14 +53,15 @@ def report_is_drawn(attempt: Attempt) -> bool:
     return drawn >= done
 
 
-def _state(attempt: Attempt, config: Config, inputs: Inputs) -> str:
+def _state(job: Job, attempt: Attempt, config: Config, inputs: Inputs) -> str:
     """Changes when anything does."""
     view = view_path(attempt.out, config.output)
     files = [attempt.out, view, view.with_suffix(".settings.xml")]
     files += [attempt.folder / name for name in PRODUCTS]
-    job = read_fingerprint(attempt.out) or {}
+    began = read_fingerprint(attempt.out) or {}
     parts = {
-        "job": {key: job[key] for key in sorted(job) if key != "job"},
+        "job": {key: began[key] for key in sorted(began) if key != "job"},
+        "preview": job.preview,
         "overrides": [list(override) for override in inputs.overrides],
         "names": inputs.raw.names,
         "journal": sorted((log.name, log.stat().st_size) for log in attempt.journal.glob("*.log")),

@@ -88,6 +88,8 @@ def test_another_line_is_not_the_same_job(align):
         assert align(settings)[1]
     assert align(retry=True)[1]
     assert align(range=(1, 5))[1]
+    assert align(range=(1, 5), preview=1)[1]  # of small slices the same, but for what is said of it
+    assert align(range=(1, 5))[1]
     assert align(range=(1, 5), overwrite=True)[1]
 
 
