@@ -71,7 +71,9 @@ def plan_blocks(job: Job, config: Config, inputs: Inputs, blocks: int) -> Blocks
     ranges = [[part.start, part.stop] for part in split(inputs.depth, blocks)]
     overrides = [list(override) for override in inputs.overrides]
     tree, mismatch = to_tree(config), job.allow_count_mismatch
-    return Blocks(job.raw, job.prealigned, ranges, tree, mismatch, overrides)
+    plan = Blocks(job.raw, job.prealigned, ranges, tree, mismatch, overrides)
+    _is_recorded(job.out, plan)  # refused before anything is written
+    return plan
 
 
 def _path(out: Path) -> Path:
@@ -79,7 +81,13 @@ def _path(out: Path) -> Path:
 
 
 def record_blocks(out: Path, plan: Blocks) -> None:
-    """Keep how the stack is cut, or see that what is there says the same. Raises `InputError`.
+    """Keep how the stack is cut, or see that what is there says the same. Raises `InputError`."""
+    if not _is_recorded(out, plan):
+        write_whole(_path(out), json.dumps(dataclasses.asdict(plan), indent=1))
+
+
+def _is_recorded(out: Path, plan: Blocks) -> bool:
+    """False where `plan` is to be kept. Raises `InputError` where the stack is cut otherwise.
 
     Once the stack is settled, the first block that has other overrides begins a new round.
     """
@@ -97,8 +105,7 @@ def record_blocks(out: Path, plan: Blocks) -> None:
             f"{path.parent}: was begun with other settings ({'; '.join(changed[:4])}); expected "
             "the same for all blocks"
         )
-    if before is None:
-        write_whole(path, json.dumps(dataclasses.asdict(plan), indent=1))
+    return before is not None
 
 
 def read_blocks(out: Path) -> Blocks:

@@ -195,12 +195,14 @@ def _state(out: Path, folder: Path, began: Mapping[str, Any]) -> tuple[str, str]
     open_ended = any((folder / "journal").glob(f"{attempt}-*.crash")) if attempt else False
     if not open_ended and begun <= last:
         return "stopped", ""
-    alive = is_written(folder)
+    alive, told = is_written(folder), any(folder.glob("stop*"))
+    if alive is None and told and not open_ended:
+        return "stopped", ""  # before the first record
     if alive is None:
         alive = time.time() - max(last, begun) < SILENT_SECONDS
     if alive:
         return "running", ""
-    return ("stopped", HURRIED) if any(folder.glob("stop*")) else ("failed", WORDLESS)
+    return ("stopped", HURRIED) if told else ("failed", WORDLESS)
 
 
 def _changed(path: Path) -> float:

@@ -160,10 +160,12 @@ def test_status_of_blocks(align: Align, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_another_cut_or_other_settings_are_refused(align: Align) -> None:
     align(OUT, 1)
+    files = {path: path.stat().st_mtime_ns for path in Path("out.amst").rglob("*")}
     with pytest.raises(InputError, match="begun with other settings"):
         align(OUT, 1, 2)
-    with pytest.raises(InputError, match=r"other settings of the output \(chunk: 16 -> 32\)"):
+    with pytest.raises(InputError, match=r"other settings \(config\.output\.chunk: 16 -> 32\)"):
         align(OUT, 2, settings=["output.chunk=32"])
+    assert {path: path.stat().st_mtime_ns for path in files} == files
     with pytest.raises(InputError, match="--overwrite: expected none with blocks"):
         align(OUT, 2, overwrite=True)
     with pytest.raises(InputError, match="--strict: expected none with blocks"):
@@ -172,3 +174,6 @@ def test_another_cut_or_other_settings_are_refused(align: Align) -> None:
         align(OUT, 2, settings=["output.compression=1"])
     with pytest.raises(InputError, match="19 blocks: expected 1 to 18"):
         align(OUT, 1, 19)
+    align(Path("whole.h5"))
+    with pytest.raises(InputError, match=r"other settings of the output \(chunk: 16 -> 32\)"):
+        align(Path("whole.h5"), 2, settings=["output.chunk=32"])

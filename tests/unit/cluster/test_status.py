@@ -163,6 +163,12 @@ def test_a_job_that_stopped_in_good_order(out: Path) -> None:
     assert read_status(out).state == "stopped"
 
 
+def test_a_job_that_stopped_before_its_first_record(out: Path) -> None:
+    assert read_status(out).state == "running"
+    (out.with_suffix(".amst") / "stop").touch()
+    assert (read_status(out).state, read_status(out).reason) == ("stopped", "")
+
+
 def test_a_job_that_is_done(out: Path) -> None:
     log(out, "0001-00000.register", *slices(*range(2, 12)))
     layers = [{"kind": "layer", "layer": n} for n in (0, 1)]
