@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from amst_hpc.config import PASSING_ERRORS
+from amst_hpc.config import PASSING_ERRORS, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.stack import Header, SliceError, Stack, fit_to
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
@@ -127,7 +127,7 @@ def _look(stacks: Stacks, share: Iterable[int], known: Looked) -> tuple[list[str
             first = known.first[name]
             stamp, shape = stamp_of(stack, z), known.sizes.get(z, first.shape)
             if not stamp or stamp != known.stamps[name].get(z):
-                header, fault = check_header(stack, z, name, first)
+                header, fault = check_header(stack, z, OPTIONS[name], first)
                 shape = header.shape if header else first.shape
                 faults += [fault] if fault else []
             seen.stamps[name][z] = stamp
@@ -144,23 +144,30 @@ def stamp_of(stack: Stack, z: int) -> str:
         return ""
 
 
-def check_header(stack: Stack, z: int, name: str, first: Header) -> tuple[Header | None, str]:
-    """The header of slice z, and what is wrong with it: unreadable, cut short, another dtype or, of
-    the pre-aligned stack, another size. Raises OSError where the file system is away.
-    """
-    option = OPTIONS[name]
+def read_header(stack: Stack, z: int, option: str) -> Header:
+    """Raises `InputError`, which names the option; OSError where the file system is away."""
     try:
-        header = stack.header(z)
+        return stack.header(z)
     except SliceError as error:
         cause = error.__context__
         if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
             raise OSError(cause.errno, f"{option} {error}") from None
-        return None, f"{option} {error}"
+        raise InputError(f"{option} {error}") from None
+
+
+def check_header(stack: Stack, z: int, option: str, first: Header) -> tuple[Header | None, str]:
+    """The header of slice z, and what is wrong with it: unreadable, cut short, another dtype or, of
+    PREALIGNED, another size. Raises OSError where the file system is away.
+    """
+    try:
+        header = read_header(stack, z, option)
+    except InputError as error:
+        return None, str(error)
     where = f"{option} {stack.source} slice {stack.names[z]}"
     if header.dtype != first.dtype:
         told = f"dtype {header.dtype}, expected {first.dtype} as in {stack.names[0]}"
         return header, f"{where}: {told}"
-    if name == "prealigned" and header.shape != first.shape:
+    if option == OPTIONS["prealigned"] and header.shape != first.shape:
         told = f"size {header.shape} (y, x), expected {first.shape} as in {stack.names[0]}"
         return header, f"{where}: {told}"
     return header, ""

@@ -13,10 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from amst_hpc.config import PASSING_ERRORS, Config, InputError
+from amst_hpc.config import Config, InputError
 from amst_hpc.geometry import split
 from amst_hpc.images.chunked import describe_unwritten
-from amst_hpc.images.headers import Looked, stamp_of
+from amst_hpc.images.headers import Looked, read_header, stamp_of
 from amst_hpc.images.names import number_fault
 from amst_hpc.images.opening import open_stacks
 from amst_hpc.images.paired import PairedStack
@@ -27,7 +27,7 @@ from amst_hpc.images.pairing import (
     refuse_different_views,
     refuse_own_input,
 )
-from amst_hpc.images.stack import Header, SliceError, Stack
+from amst_hpc.images.stack import Header, Stack
 from amst_hpc.job.finished_run import FinishedRun, Yx
 from amst_hpc.parallel.communicator import Communicator, on_all_ranks, on_rank_0
 from amst_hpc.slice_result import SliceResult
@@ -107,7 +107,7 @@ def _look_at_slices(
     comm: Communicator,
 ) -> tuple[list[str], Looked]:
     """What is wrong with the slices, and what was seen of them (on rank 0); collective."""
-    first = on_rank_0(comm, lambda: _header(stack, there[0]))
+    first = on_rank_0(comm, lambda: read_header(stack, there[0], OTHER))
     stamps: dict[int, str] = {}
     sizes: dict[int, Yx] = {}
     faults: dict[str, None] = {}
@@ -197,17 +197,6 @@ def _pair_by_number(other: Stack, run: FinishedRun) -> dict[int, int]:
     return places
 
 
-def _header(stack: Stack, z: int) -> Header:
-    """Raises `InputError`; OSError where the file system is away."""
-    try:
-        return stack.header(z)
-    except SliceError as error:
-        cause = error.__context__
-        if isinstance(cause, OSError) and cause.errno in PASSING_ERRORS:
-            raise OSError(cause.errno, f"{OTHER} {error}") from None
-        raise InputError(f"{OTHER} {error}") from None
-
-
 def slice_fault(
     stack: PairedStack, z: int, first: Header, task: Application, run: FinishedRun
 ) -> tuple[str, Yx]:
@@ -215,7 +204,7 @@ def slice_fault(
     its size.
     """
     try:
-        header = _header(stack, z)
+        header = read_header(stack, z, OTHER)
     except InputError as error:
         return str(error), first.shape
     name = f"{OTHER} {stack.source} slice {stack.names[z]}"

@@ -84,7 +84,7 @@ def _look_at(stacks: Mapping[str, Stack], depth: int) -> tuple[list[str], list[s
     with ProgressMeter("check", depth, 0, True) as meter:
         for z in range(depth):
             for option, stack in stacks.items():
-                header, fault = check_header(stack, z, option.lower(), first[option])
+                header, fault = check_header(stack, z, option, first[option])
                 if fault:
                     faults.append(fault)
                     continue
