@@ -36,6 +36,17 @@ def save_stack(folder: Path, images) -> Path:
     return folder
 
 
+def save_noise(depth: int, dtype: type, high: int) -> None:
+    """raw/ and pre/ in the working folder: the same `depth` slices of 37x45, 1 to `high` - 1."""
+    rng = np.random.default_rng(1)
+    for folder in ("raw", "pre"):
+        Path(folder).mkdir()
+    for z in range(depth):
+        image = rng.integers(1, high, (37, 45), dtype)
+        for folder in ("raw", "pre"):
+            tifffile.imwrite(f"{folder}/{z:03d}.tif", image)
+
+
 def read_stack(folder: Path) -> np.ndarray:
     return np.stack([tifffile.imread(path) for path in sorted(folder.glob("*.tif"))])
 

@@ -8,8 +8,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import tifffile
 from mpi4py import MPI
+from stacks import save_noise
 
 from amst_hpc import pipeline
 from amst_hpc.cluster import slurm
@@ -34,13 +34,7 @@ Align = Callable[..., pipeline.Outcome]
 def align(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Align:
     """A function (OUT, block or 0 for the whole) -> outcome; 18 slices of 37x45, uint16."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(1)
-    for folder in ("raw", "pre"):
-        Path(folder).mkdir()
-    for z in range(18):
-        image = rng.integers(1, 60000, (37, 45), np.uint16)
-        for folder in ("raw", "pre"):
-            tifffile.imwrite(f"{folder}/{z:03d}.tif", image)
+    save_noise(18, np.uint16, 60000)
 
     def run(out: Path, block: int = 0, blocks: int = BLOCKS, **changes: Any) -> pipeline.Outcome:
         config: Config = load_config(None, [*SETTINGS, *changes.pop("settings", [])])

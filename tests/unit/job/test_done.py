@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 from mpi4py import MPI
+from stacks import save_noise
 
 from amst_hpc import pipeline
 from amst_hpc.cluster.status import read_status
@@ -20,13 +21,7 @@ SETTINGS = ["coarse.method=none", "refine.backend=none", "output.chunk=16", "out
 def align(tmp_path, monkeypatch):
     """A function -> what a job on 6 slices did: the outcome, and if it registered anything."""
     monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(1)
-    for folder in ("raw", "pre"):
-        Path(folder).mkdir()
-    for z in range(6):
-        image = rng.integers(1, 255, (37, 45), np.uint8)
-        for folder in ("raw", "pre"):
-            tifffile.imwrite(f"{folder}/{z:03d}.tif", image)
+    save_noise(6, np.uint8, 255)
     asked = []
     register = pipeline.register_slices
     monkeypatch.setattr(
