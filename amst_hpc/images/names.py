@@ -19,8 +19,9 @@ LEAST = 3
 """Names of one kind in a row are a series from so many on."""
 
 
-def order_files(paths: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The files of a stack in natural order (2 before 10), folder by folder, and the slices' names.
+def order_files(paths: Iterable[str]) -> tuple[list[str], list[str], list[int] | None]:
+    """The files of a stack in natural order (2 before 10), folder by folder, and the slices' names
+    and numbers (see `slice_numbers`).
 
     The names are those of the files; with that of the folder before, where they are not unique.
     Raises `InputError` for twins and for names that do not belong to the series.
@@ -32,15 +33,18 @@ def order_files(paths: Iterable[str]) -> tuple[list[str], list[str]]:
             raise InputError(f"{both} are the same slice by name; expected one")
     _refuse_strangers(found)
     _refuse_decimals(found)
-    _refuse_disorder(found)
     files, names = [file.path for file in found], [file.name for file in found]
+    numbers = slice_numbers(names)
+    if numbers is None:
+        _refuse_disorder(found)
     if len(set(names)) < len(names):
         common = os.path.commonpath({file.folder for file in found})
         names = [os.path.relpath(file, common).replace(os.sep, "_") for file in files]
+        numbers = slice_numbers(names)
     if len(set(names)) < len(names):
         twice = max(names, key=names.count)
         raise InputError(f"two slices would be named {twice}; expected other names")
-    return files, names
+    return files, names, numbers
 
 
 class File(NamedTuple):
@@ -126,11 +130,10 @@ def _refuse_decimals(files: Sequence[File]) -> None:
 
 
 def _refuse_disorder(files: Sequence[File]) -> None:
-    """Raises `InputError` where no number counts the slices in the order of the names, but one
-    would in another: 02-02-2024_0009 before 30-01-2024_0008.
+    """Of files whose numbers count nothing in this order: raises `InputError` where one counts the
+    slices in another: 02-02-2024_0009 before 30-01-2024_0008.
     """
-    names = [file.name for file in files]
-    if slice_numbers(names) is not None or not is_numbered(names):
+    if not is_numbered([file.name for file in files]):
         return
     last = [float(DECIMAL.findall(file.stem)[-1]) for file in files]
     falls = [n for n in range(1, len(last)) if last[n - 1] > last[n]]

@@ -13,7 +13,7 @@ from pathlib import Path
 from amst_hpc.config import PASSING_ERRORS, InputError
 from amst_hpc.images.bdv_view import find_view
 from amst_hpc.images.hdf5 import HDF5_SUFFIXES, Hdf5Stack
-from amst_hpc.images.names import order_files, slice_numbers
+from amst_hpc.images.names import order_files
 from amst_hpc.images.stack import Stack, first_line
 from amst_hpc.images.tiff import TIFF_SUFFIXES, TiffSeries
 from amst_hpc.images.tiff_pages import Pages, TiffPages, look_at_pages
@@ -121,10 +121,10 @@ def _list_series(source: str, option: str) -> Series | None:
     if not all(name.lower().endswith(TIFF_SUFFIXES) for name in files):
         raise InputError(f"{option} {source}: expected .tif slices only")
     try:
-        files, names = order_files(files)
+        files, names, numbers = order_files(files)
     except InputError as error:
         raise InputError(f"{option} {source}: {error}") from None
-    return Series(files, names, slice_numbers(names), _sizes(files))
+    return Series(files, names, numbers, _sizes(files))
 
 
 def _sizes(files: Sequence[str]) -> tuple[int, int]:
