@@ -116,7 +116,7 @@ def _align_whole(job: Job, config: Config, inputs: Inputs, comm: Communicator) -
     with open_attempt(job, config, inputs, comm) as attempt:
         done = read_done(job, attempt, config, inputs) if comm.rank == 0 else []
         if comm.bcast(bool(done)):
-            drawn = report_is_drawn(attempt) or not config.output.report
+            drawn = comm.rank or not config.output.report or report_is_drawn(attempt)
             report = None if drawn else job.out
             return Outcome(done, view, job.strict, placing=job.placing, report=report)
         with StopRequest(attempt.stop_flag) as stop:

@@ -29,10 +29,8 @@ def choose_hints(target: Target) -> Mapping[str, str]:
     """
     if not is_lustre(target.path):
         return {}
-    hints, stripes = (
-        {"romio_cb_write": "enable", "romio_ds_write": "disable"},
-        target.output.stripes,
-    )
+    stripes = target.output.stripes
+    hints = {"romio_cb_write": "enable", "romio_ds_write": "disable"}
     if stripes:
         hints["striping_unit"] = str(STRIPE_BYTES)
     if stripes > 0:

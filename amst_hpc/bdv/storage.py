@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 MOUNTS = Path("/proc/mounts")
 STRIPE_BYTES = 4 << 20
 """A write of the direct writer; the manual of Lustre advises 1 to 4 MiB."""
-
-
 SMALL_BYTES = 1 << 30
 """Of full size; a smaller file is not put on all OSTs."""
 
