@@ -9,11 +9,14 @@ levels never depend on the number of ranks.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from amst_hpc.config import InputError, Output
 
+T = TypeVar("T")
 Zyx = tuple[int, int, int]
 LAYER_DEPTHS = (64, 32, 16, 8)  # slices; large chunks compress and read better
 SMALLEST_LEVEL = 256  # px: the last level has no more in y and x
@@ -32,6 +35,11 @@ def split(n: int, parts: int) -> list[range]:
     """0..n-1 cut into `parts` contiguous ranges, equal to within one; empty ones if parts > n."""
     edges = [n * part // parts for part in range(parts + 1)]
     return [range(start, stop) for start, stop in pairwise(edges)]
+
+
+def share_of(items: Sequence[T], parts: int, part: int) -> list[T]:
+    """The contiguous part of `items` that is the share of one rank of `parts`."""
+    return [items[i] for i in split(len(items), parts)[part]]
 
 
 def level_factors(shape_zyx: Zyx, output: Output) -> tuple[Zyx, ...]:

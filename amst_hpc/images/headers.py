@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from amst_hpc.config import PASSING_ERRORS, InputError
-from amst_hpc.geometry import split
+from amst_hpc.geometry import share_of, split
 from amst_hpc.images.stack import Header, SliceError, Stack, fit_to
 from amst_hpc.parallel.communicator import Communicator, on_rank_0
 
@@ -91,7 +91,7 @@ def look_at_slices(
     """
     first = on_rank_0(comm, lambda: {name: _plain(stack) for name, stack in stacks.items()})
     known = comm.bcast(_join(first, before) if comm.rank == 0 else None)
-    share = [part[i] for i in split(len(part), comm.size)[comm.rank]]
+    share = share_of(part, comm.size, comm.rank)
     faults, mine = _look(stacks, share, known)
     seen = _join(first, comm.gather(mine) or [])
     large = comm.bcast(_too_large(seen, known, part) if comm.rank == 0 else None)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from amst_hpc.config import InputError
-from amst_hpc.geometry import split
+from amst_hpc.geometry import share_of
 from amst_hpc.images.headers import DAMAGED, OPTIONS, Looked, stamp_of
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack, checksum
@@ -53,7 +53,7 @@ class Suspect(NamedTuple):
 def read_stamps(inputs: Inputs, comm: Communicator) -> dict[str, dict[int, str]]:
     """Those of now of `inputs.part`, by stack and slice, on rank 0; shared out over the ranks."""
     part = inputs.part.slices(inputs.depth)
-    share = [part[i] for i in split(len(part), comm.size)[comm.rank]]
+    share = share_of(part, comm.size, comm.rank)
     found = {name: {z: stamp_of(s, z) for z in share} for name, s in _stacks(inputs).items()}
     parts = comm.gather(found) or []
     return {name: {z: s for each in parts for z, s in each[name].items()} for name in found}
@@ -187,7 +187,7 @@ def _compare(
     inputs: Inputs, suspects: Sequence[Suspect], comm: Communicator, lost: bool = True
 ) -> set[Suspect]:
     """Those that have other pixels, read by all ranks together; `lost` : or cannot be read."""
-    mine = [suspects[i] for i in split(len(suspects), comm.size)[comm.rank]]
+    mine = share_of(suspects, comm.size, comm.rank)
     parts = comm.allgather([s for s in mine if _differs(inputs, s, lost)])
     return {s for part in parts for s in part}
 

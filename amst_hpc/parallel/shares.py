@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-from amst_hpc.geometry import split
+from amst_hpc.geometry import share_of, split
 from amst_hpc.parallel.communicator import Communicator, threads_allowed
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Shares(Generic[T]):
         self._items, self._most, self._rank = items, most, 0 if alone else comm.rank
         self._ahead = most > 1
         if alone:
-            self._items = [items[i] for i in split(len(items), comm.size)[comm.rank]]
+            self._items = share_of(items, comm.size, comm.rank)
         self._regions = Regions(len(self._items), 1 if alone else comm.size)
         self._comm: Any = None if alone else comm.Dup()
         self._next: range | None = None  # None: not known yet

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from amst_hpc.config import Config, InputError
-from amst_hpc.geometry import split
+from amst_hpc.geometry import share_of
 from amst_hpc.images.chunked import describe_unwritten
 from amst_hpc.images.headers import Looked, read_header, stamp_of
 from amst_hpc.images.names import number_fault
@@ -111,8 +111,7 @@ def _look_at_slices(
     stamps: dict[int, str] = {}
     sizes: dict[int, Yx] = {}
     faults: dict[str, None] = {}
-    for i in split(len(there), comm.size)[comm.rank]:
-        z = there[i]
+    for z in share_of(there, comm.size, comm.rank):
         stamps[z] = stamp_of(stack, z)
         fault, sizes[z] = slice_fault(stack, z, first, task, run)
         faults |= {fault: None} if fault else {}

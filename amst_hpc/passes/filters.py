@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from amst_hpc.content import content, largest_square
-from amst_hpc.geometry import split
+from amst_hpc.geometry import share_of
 from amst_hpc.images.pairing import Inputs
 from amst_hpc.images.stack import SliceError, Stack
 from amst_hpc.opencl.resampling import Resampler
@@ -63,7 +63,7 @@ def measure_filters(
     """
     inputs, reach = of.inputs, of.reach
     wanted = sorted((z, k) for k in range(1, reach + 1) for z in _places(inputs.depth, k))
-    share = [wanted[i] for i in split(len(wanted), comm.size)[comm.rank]]
+    share = share_of(wanted, comm.size, comm.rank)
     mine: dict[tuple[int, int], Any] = {}
     with suppress(LeaveOff):
         mine = _measure(of, share, equations, stop)

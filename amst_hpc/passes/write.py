@@ -21,7 +21,7 @@ from amst_hpc.bdv.file import sync
 from amst_hpc.bdv.mipmaps import pyramid
 from amst_hpc.bdv.overlap import StoringThread
 from amst_hpc.bdv.writer import INDEPENDENT, BdvWriter
-from amst_hpc.geometry import layers_in_hand, split
+from amst_hpc.geometry import layers_in_hand, share_of
 from amst_hpc.job.journal import FORGOTTEN, Journal
 from amst_hpc.job.progress import ProgressMeter
 from amst_hpc.job.run_folder import Attempt
@@ -178,6 +178,6 @@ def _rounds(missing: Sequence[int], comm: Communicator) -> Iterator[tuple[int, i
 
     None: nothing left.
     """
-    share = [missing[i] for i in split(len(missing), comm.size)[comm.rank]]
+    share = share_of(missing, comm.size, comm.rank)
     for turn in range(-(-len(missing) // comm.size)):
         yield min(turn * comm.size, len(missing)), share[turn] if turn < len(share) else None

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from amst_hpc.config import InputError, Output
-from amst_hpc.geometry import PAGE, layer_depth, level_factors, make_layout, split
+from amst_hpc.geometry import PAGE, layer_depth, level_factors, make_layout, share_of, split
 
 FIELD = (1000, 300)  # y, x: three levels
 ISOTROPIC = ((1, 1, 1), (2, 2, 2), (4, 4, 4))
@@ -25,6 +25,10 @@ def test_split_tiles_and_balances(n, parts):
 
 def test_split_leaves_ranks_without_work():
     assert sorted(len(part) for part in split(2, 3)) == [0, 1, 1]
+
+
+def test_shares_are_the_items_at_those_places():
+    assert [share_of("abcde", 3, part) for part in range(3)] == [["a"], ["b", "c"], ["d", "e"]]
 
 
 def test_levels_are_halved_until_they_fit_a_screen():
